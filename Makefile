@@ -1,0 +1,80 @@
+# Everything a contributor runs, from a fresh clone to the whole test suite: `make help` lists it.
+# Set-up steps leave stamps inside the virtual environments, so that each is done once for each change of its inputs.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup test check lint format demo bench requirements clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VENV_REDIS5 := .venv-redis5
+PACKAGES := helper imserver $(if $(wildcard operator/pyproject.toml),operator)
+SOURCES := $(foreach package,$(PACKAGES),$(package)/src) $(wildcard examples) tools tests $(wildcard bench)
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+
+define new_venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "setup: $(PYTHON) is older than Python 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }; \
+$(1)/bin/python -m pip --version >/dev/null 2>&1 \
+	|| { echo "setup: virtual environment $(1)"; $(PYTHON) -m venv --clear $(1); }
+endef
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(VENV)/.installed $(VENV_REDIS5)/.installed  ## virtual environments with locked dependencies and our packages
+
+$(VENV)/.installed: $(VENV)/.requirements $(PACKAGES:%=%/pyproject.toml)
+	@echo "setup: our packages, editable: $(PACKAGES)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation $(PACKAGES:%=-e ./%)
+	@touch $@
+
+$(VENV)/.requirements: requirements/dev.txt
+	@$(call new_venv,$(VENV))
+	@echo "setup: locked dependencies of development (about a minute the first time)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV_REDIS5)/.installed: requirements/redis5.txt helper/pyproject.toml imserver/pyproject.toml
+	@$(call new_venv,$(VENV_REDIS5))
+	@echo "setup: the oldest supported redis-py, apart"
+	@$(VENV_REDIS5)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/redis5.txt
+	@$(VENV_REDIS5)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e ./helper -e ./imserver
+	@touch $@
+
+test: setup lint  ## everything: lint, unit, integration, browser and JavaScript tests, the docs' examples
+	@echo "test: pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## the quick half: unit tests only
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: setup  ## ruff, mypy --strict, import-linter, and that the blocking form still matches its asyncio source
+	@echo "lint: ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "lint: not formatted; run: make format" >&2; exit 1; }
+	@echo "lint: mypy"
+	@$(BIN)/mypy --no-error-summary $(SOURCES)
+	@echo "lint: import-linter"
+	@$(BIN)/lint-imports --no-timings > build/import-linter.txt || { cat build/import-linter.txt >&2; exit 1; }
+	@echo "lint: generated code"
+	@$(BIN)/python tools/unasync.py --check
+
+format: setup  ## put the sources into shape
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+demo: setup  ## the whole cluster on this machine; SERVERS=5 and REDIS_URL=redis://… change it
+	@exec $(BIN)/python tools/demo.py
+
+bench: setup  ## speed and size, as ratios to a floor measured in the same run
+	@exec $(BIN)/python -m bench
+
+requirements:  ## compile requirements/*.in again (needs uv), to the newest versions
+	@tools/compile_requirements
+
+clean:  ## remove what setup, tests and builds leave behind
+	@rm -rf $(VENV) $(VENV_REDIS5) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
