@@ -1,0 +1,84 @@
+"""A server's lease as it stands in Redis, and the choice of a live server for a client.
+Pure: who reads the record passes the age on Redis's own clock, so no local clock matters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from .topology import ACTIVE, ServerEntry, Topology
+
+__all__ = ["Lease", "choose_server", "live_names", "matches", "parse_leases"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The last beat of a server: which boot, the beat's number, its age in seconds on Redis's clock, its report."""
+
+    name: str
+    boot: str
+    beat: int
+    age: float
+    report: Mapping[str, Any]
+
+    @property
+    def url(self) -> str:
+        """The public URL that the server reports for itself."""
+        return str(self.report.get("url", ""))
+
+    @property
+    def state(self) -> str:
+        """`active` or `draining`, as the server sees itself."""
+        return str(self.report.get("state", ACTIVE))
+
+    @property
+    def connections(self) -> int:
+        """How many sockets the server held at its last beat."""
+        return int(self.report.get("connections", 0))
+
+
+def parse_leases(flat: Iterable[bytes], now_ms: int) -> dict[str, Lease]:
+    """The leases out of a flat reply of HGETALL on the servers' hash. A record that is unreadable is left out."""
+    leases: dict[str, Lease] = {}
+    items = iter(flat)
+    for raw_name, value in zip(items, items, strict=True):
+        try:
+            boot, beat, ms, report = value.decode().split("\n", 3)
+            name = raw_name.decode()
+            leases[name] = Lease(name, boot, int(beat), max(0, now_ms - int(ms)) / 1000, json.loads(report))
+        except ValueError:
+            continue
+    return leases
+
+
+def live_names(leases: Mapping[str, Lease], lease_seconds: float) -> set[str]:
+    """The servers whose lease is alive and that don't drain."""
+    return {n for n, at in leases.items() if at.age <= lease_seconds and at.state == ACTIVE}
+
+
+def matches(server: ServerEntry, avoid: str | None) -> bool:
+    """Whether `avoid` (a name or any URL of a server, with or without a query) means this server."""
+    if not avoid:
+        return False
+    return avoid == server.name or avoid.partition("?")[0].rstrip("/") == server.url.rstrip("/")
+
+
+def choose_server(
+    topology: Topology, slot: int, key: str, live: Collection[str], avoid: str | None = None
+) -> ServerEntry | None:
+    """The server for a client: the table's, unless it is dead, draining or avoided; then the next by rendezvous.
+
+    `key` (the client's id) spreads the clients of one dead server over all others. When `avoid` is the only live
+    server it is given all the same: better the one that may be back than none.
+    """
+    usable = [s for s in topology.servers if s.state == ACTIVE and s.name in live]
+    wanted = [s for s in usable if not matches(s, avoid)] or usable
+    if not wanted:
+        return None
+    owner = topology.server_of_slot(slot)
+    if owner is not None and owner in wanted:
+        return owner
+    return max(wanted, key=lambda s: (blake2b(f"{s.name}\n{key}".encode(), digest_size=8).digest(), s.name))

@@ -1,0 +1,23 @@
+-- close: sockets of a boot went away. ARGV: boot, grace ms, entries, bytes, ms, then n, plain position ('' = none), ...
+-- A socket that is not recorded any more (evicted, disconnected, reclaimed) is passed over. Returns how many went.
+local boot, grace = ARGV[1], tonumber(ARGV[2])
+retention(ARGV[3], ARGV[4], ARGV[5])
+local gone = 0
+for i = 6, #ARGV, 2 do
+  local known = redis.call('HGET', T .. ':bs:' .. boot, ARGV[i])
+  if known then
+    redis.call('HDEL', T .. ':bs:' .. boot, ARGV[i])
+    local slot, client = string.match(known, '^(%d+)\n(.*)$')
+    local sid = boot .. '.' .. ARGV[i]
+    local value = redis.call('HGET', T .. ':sk:' .. client, sid)
+    if value then
+      gone = gone + 1
+      redis.call('HDEL', T .. ':sk:' .. client, sid)
+      if redis.call('HLEN', T .. ':sk:' .. client) == 0 then
+        local _, _, _, meta = parse_socket(value)
+        last_socket_gone(client, slot, meta, grace, ARGV[i + 1])
+      end
+    end
+  end
+end
+return gone

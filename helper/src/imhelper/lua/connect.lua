@@ -1,0 +1,105 @@
+-- connect: consume a token and record the socket, all before the 101.
+-- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms.
+-- (boot, n) names the handshake: asked again after a lost reply, it answers from what it recorded.
+-- Reply: {'fenced'} | {'unknown'} |
+--   {'ok', client, metadata, incarnation, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
+--    receipts, {boot, position of a plain socket there, ...}}
+local boot, n, token, slot, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local since_inc, since, max = ARGV[6], ARGV[7], tonumber(ARGV[8])
+retention(ARGV[9], ARGV[10], ARGV[11])
+if redis.call('SISMEMBER', T .. ':boots', boot) == 0 then return {'fenced'} end
+local sid = boot .. '.' .. n
+local inc = redis.call('GET', T .. ':inc') or '0'
+local last = redis.call('HGET', T .. ':last', slot) or '0-0'
+local known = redis.call('HGET', T .. ':bs:' .. boot, n)
+local client, start, meta
+local recovered, foreign = 0, {}
+
+if known then
+  client = string.match(known, '^%d+\n(.*)$')
+  local value = redis.call('HGET', T .. ':sk:' .. client, sid)
+  if not value then return {'unknown'} end
+  local ignored
+  start, ignored, ignored, meta = parse_socket(value)
+  if since ~= '' and start == since then recovered = 1 end
+else
+  local value = redis.call('GET', T .. ':tok:' .. token)
+  if not value then return {'unknown'} end
+  redis.call('DEL', T .. ':tok:' .. token)
+  local gen
+  gen, client, meta = string.match(value, '^(.-)\n(.-)\n(.*)$')
+  if (redis.call('GET', T .. ':gen:' .. client) or '') ~= gen then return {'unknown'} end
+  start = last
+  local sockets = redis.call('HGETALL', T .. ':sk:' .. client)
+  if since ~= '' then
+    if since_inc == inc and not before(last, since) then
+      local _, sn = split_id(since)
+      if since == last then
+        recovered = 1
+      else
+        local first = redis.call('XRANGE', T .. ':log:' .. slot, '(' .. since, '+', 'COUNT', 1)[1]
+        if first then
+          local _, fn = split_id(first[1])
+          if fn == sn + 1 then recovered = 1 end
+        end
+      end
+    end
+    if recovered == 1 then
+      start = since
+    else
+      local first = redis.call('XRANGE', T .. ':log:' .. slot, '-', '+', 'COUNT', 1)[1]
+      if first then
+        local fms, fn = split_id(first[1])
+        start = int(fms) .. '-' .. int(fn - 1)
+      end
+    end
+  elseif mode == 'p' then
+    -- A plain client that comes back starts where its last socket ended; one whose server is gone, but not yet
+    -- reclaimed, starts at what that server last reported. A socket on a live server is the caller's to ask about.
+    local gp = redis.call('HGET', T .. ':gp', client)
+    if gp then start = gp end
+    for i = 1, #sockets, 2 do
+      local other = string.match(sockets[i], '^(.-)%.')
+      local ostart, omode = parse_socket(sockets[i + 1])
+      if omode == 'p' and other ~= boot then
+        local pos = redis.call('HGET', T .. ':bp:' .. other, slot) or ostart
+        if before(pos, ostart) then pos = ostart end
+        if redis.call('SISMEMBER', T .. ':boots', other) == 1 then
+          foreign[#foreign + 1] = other
+          foreign[#foreign + 1] = pos
+        elseif before(pos, start) then
+          start = pos
+        end
+      end
+    end
+  end
+  local ms = int(now_ms())
+  redis.call('HSET', T .. ':sk:' .. client, sid, start .. '\n' .. mode .. '\n' .. ms .. '\n' .. meta)
+  redis.call('HSET', T .. ':bs:' .. boot, n, slot .. '\n' .. client)
+  redis.call('ZREM', T .. ':grace', client)
+  redis.call('HDEL', T .. ':gm', client)
+  redis.call('HDEL', T .. ':gp', client)
+  if redis.call('SADD', T .. ':online', client) == 1 then event('on', client, slot, meta) end
+  local count = #sockets / 2 + 1
+  while count > max do
+    local oldest, at
+    for i = 1, #sockets, 2 do
+      if sockets[i] then
+        local _, _, oms = parse_socket(sockets[i + 1])
+        if not at or oms < at then oldest, at = i, oms end
+      end
+    end
+    local osid = sockets[oldest]
+    sockets[oldest] = false
+    redis.call('HDEL', T .. ':sk:' .. client, osid)
+    redis.call('HDEL', T .. ':bs:' .. string.match(osid, '^(.-)%.'), string.match(osid, '%.(.*)$'))
+    append(slot, 0, 'e', osid, 'c', client)
+    count = count - 1
+  end
+end
+
+return {
+  'ok', client, meta, inc, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
+  redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
+  redis.call('HLEN', T .. ':pend:' .. client), foreign,
+}

@@ -1,0 +1,19 @@
+-- fence: end a boot whose beat stood still for a lease. KEYS[1] is the global tag.
+-- ARGV: name, boot, the beat that stood still. Returns 1 if it is fenced now, 0 if it moved meanwhile.
+-- The fenced mark outlives the lease, so that the boot learns it when it wakes; marks are kept for a day.
+local key = T .. ':servers'
+local current = redis.call('HGET', key, ARGV[1])
+if current then
+  local boot, beat = string.match(current, '^(.-)\n(%d+)\n')
+  if boot == ARGV[2] then
+    if beat ~= ARGV[3] then return 0 end
+    redis.call('HDEL', key, ARGV[1])
+  end
+end
+local now = now_ms()
+redis.call('HSET', T .. ':fenced', ARGV[2], int(now))
+local marks = redis.call('HGETALL', T .. ':fenced')
+for i = 1, #marks, 2 do
+  if tonumber(marks[i + 1]) < now - 86400000 then redis.call('HDEL', T .. ':fenced', marks[i]) end
+end
+return 1

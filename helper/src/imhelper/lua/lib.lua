@@ -1,0 +1,128 @@
+-- lib.lua: put in front of every script. What appends to logs, ends a client's presence and decides receipts.
+-- KEYS[1] is the tag of a group, `{prefix:g}`, or of the global keys, `{prefix}`; all other keys start with it.
+local T = KEYS[1]
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function int(x) return string.format('%.0f', x) end
+
+-- "ms-n" -> ms, n as numbers
+local function split_id(id)
+  local ms, n = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(ms), tonumber(n)
+end
+
+-- Retention of the logs: entries, bytes, milliseconds a slot. Scripts that append set it from their arguments.
+local cap, cap_bytes, retain = 10000, 16777216, 60000
+local function retention(entries, bytes, ms)
+  cap, cap_bytes, retain = tonumber(entries), tonumber(bytes), tonumber(ms)
+end
+
+-- Append an entry to the log of a slot. The id is time-n, n dense, so that every reader sees a jump;
+-- a clock that went back does not matter. XADD bounds the entries; time and bytes are looked at now and then.
+local function append(slot, size, ...)
+  local key = T .. ':log:' .. slot
+  local ms, n = now_ms(), 1
+  local last = redis.call('HGET', T .. ':last', slot)
+  if last then
+    local lms, ln = split_id(last)
+    if lms > ms then ms = lms end
+    n = ln + 1
+  end
+  local id = int(ms) .. '-' .. int(n)
+  redis.call('XADD', key, 'MAXLEN', '~', cap, id, ...)
+  redis.call('HSET', T .. ':last', slot, id)
+  if n % 64 == 0 then redis.call('XTRIM', key, 'MINID', '~', int(ms - retain)) end
+  if redis.call('HINCRBY', T .. ':bytes', slot, size + 100) > cap_bytes / 8 then
+    redis.call('HSET', T .. ':bytes', slot, 0)
+    local used = redis.call('MEMORY', 'USAGE', key) or 0
+    if used > cap_bytes * 7 / 8 then
+      redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used))
+    end
+  end
+  return id, n
+end
+
+-- Whoever removes a pending receipt decides it, and puts it on its way to the sender in the same step.
+local function decide(client, id, status)
+  if redis.call('HDEL', T .. ':pend:' .. client, id) == 0 then return end
+  redis.call('ZREM', T .. ':due', id .. '\n' .. client)
+  local key = T .. ':rp:' .. id
+  local m = redis.call('HMGET', key, 's', 'ss', 't', 'p', 'ms')
+  if not m[1] then return end
+  if redis.call('HINCRBY', key, 'n', -1) <= 0 then redis.call('DEL', key) end
+  if m[2] ~= '' then
+    append(m[2], #m[4], 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
+  else
+    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
+  end
+end
+
+-- Remember that a client was a member from after entry j until entry n, for replays.
+local function past(client, chan, j, n)
+  local key = T .. ':past:' .. client
+  redis.call('RPUSH', key, j .. ' ' .. int(n) .. ' ' .. chan)
+  redis.call('LTRIM', key, -1000, -1)
+  redis.call('PEXPIRE', key, int(retain + 60000))
+end
+
+-- Take a member out of the counts; its own record (ch:C) is the caller's.
+local function uncount(slot, client, chan)
+  redis.call('SREM', T .. ':mb:' .. chan, client)
+  if redis.call('HINCRBY', T .. ':cs:' .. chan, slot, -1) <= 0 then redis.call('HDEL', T .. ':cs:' .. chan, slot) end
+  if redis.call('HINCRBY', T .. ':chans', chan, -1) <= 0 then redis.call('HDEL', T .. ':chans', chan) end
+end
+
+local function event(kind, client, slot, meta)
+  redis.call('XADD', T .. ':ev', 'MAXLEN', '~', 100000, '*', 'e', kind, 'c', client, 's', slot, 'm', meta)
+end
+
+-- The end of a client's presence: channels left, receipts decided, the offline event written. Once a client.
+local function offline(client, slot, meta)
+  redis.call('ZREM', T .. ':grace', client)
+  redis.call('HDEL', T .. ':gm', client)
+  redis.call('HDEL', T .. ':gp', client)
+  if redis.call('SREM', T .. ':online', client) == 0 then return end
+  local chans = redis.call('HGETALL', T .. ':ch:' .. client)
+  if #chans > 0 then
+    local _, n = split_id(redis.call('HGET', T .. ':last', slot) or '0-0')
+    for i = 1, #chans, 2 do
+      uncount(slot, client, chans[i])
+      past(client, chans[i], chans[i + 1], n + 1)
+    end
+    redis.call('DEL', T .. ':ch:' .. client)
+  end
+  local pend = redis.call('HKEYS', T .. ':pend:' .. client)
+  for i = 1, #pend do decide(client, pend[i], 'o') end
+  event('off', client, slot, meta)
+end
+
+-- sockets: sid -> "start\nmode\nms\nmetadata"
+local function parse_socket(value)
+  local start, mode, ms, meta = string.match(value, '^(.-)\n(.-)\n(.-)\n(.*)$')
+  return start, mode, tonumber(ms), meta
+end
+
+-- Is id a before id b
+local function before(a, b)
+  local am, an = split_id(a)
+  local bm, bn = split_id(b)
+  return am < bm or (am == bm and an < bn)
+end
+
+-- The last socket of a client went away: grace starts, or presence ends at once when there is none.
+local function last_socket_gone(client, slot, meta, grace, pos)
+  redis.call('DEL', T .. ':sk:' .. client)
+  if grace <= 0 then return offline(client, slot, meta) end
+  redis.call('ZADD', T .. ':grace', int(now_ms() + grace), client)
+  redis.call('HSET', T .. ':gm', client, slot .. '\n' .. meta)
+  if pos ~= '' then
+    redis.call('HSET', T .. ':gp', client, pos)
+  else
+    redis.call('HDEL', T .. ':gp', client)
+  end
+end
+

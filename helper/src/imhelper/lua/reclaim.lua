@@ -1,0 +1,31 @@
+-- reclaim: fence a boot in this group and take its sockets back, one bounded batch a call.
+-- ARGV: boot, batch, grace ms, entries, bytes, ms. Returns {how many went, how many are left}.
+-- The marker goes first: from then on no script records anything for this boot.
+local boot, grace = ARGV[1], tonumber(ARGV[3])
+retention(ARGV[4], ARGV[5], ARGV[6])
+redis.call('SREM', T .. ':boots', boot)
+local key = T .. ':bs:' .. boot
+local items = redis.call('HSCAN', key, 0, 'COUNT', ARGV[2])[2]
+local gone = 0
+for i = 1, #items, 2 do
+  redis.call('HDEL', key, items[i])
+  local slot, client = string.match(items[i + 1], '^(%d+)\n(.*)$')
+  local sid = boot .. '.' .. items[i]
+  local value = redis.call('HGET', T .. ':sk:' .. client, sid)
+  if value then
+    gone = gone + 1
+    redis.call('HDEL', T .. ':sk:' .. client, sid)
+    if redis.call('HLEN', T .. ':sk:' .. client) == 0 then
+      local start, mode, _, meta = parse_socket(value)
+      local pos = ''
+      if mode == 'p' then
+        pos = redis.call('HGET', T .. ':bp:' .. boot, slot) or start
+        if before(pos, start) then pos = start end
+      end
+      last_socket_gone(client, slot, meta, grace, pos)
+    end
+  end
+end
+local left = redis.call('HLEN', key)
+if left == 0 then redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot) end
+return {gone, left}

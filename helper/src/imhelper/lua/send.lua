@@ -1,0 +1,54 @@
+-- send: one message to the receivers of this group. One entry a slot touched; once an id, however often it is asked.
+-- ARGV: entries, bytes, ms, message id, marker ms, sender, type, payload, receipt (1|0),
+--       sender's slot if it is in this group else '', then slot, receivers joined by \n, ...
+-- Returns 1, or 0 when the id was there already. Messages are appended whether or not a receiver is online;
+-- presence only decides the receipt. The sender among the receivers gets it only if it holds more than one socket.
+retention(ARGV[1], ARGV[2], ARGV[3])
+local id, sender, kind, payload, receipt, home = ARGV[4], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1', ARGV[10]
+if not redis.call('SET', T .. ':idem:' .. id, '1', 'NX', 'PX', ARGV[5]) then return 0 end
+local pending, offliners = 0, {}
+for i = 11, #ARGV, 2 do
+  local slot, receivers = ARGV[i], ARGV[i + 1]
+  local waiting = {}
+  if receipt or (slot == home and string.find('\n' .. receivers .. '\n', '\n' .. sender .. '\n', 1, true)) then
+    local kept = {}
+    for client in string.gmatch(receivers, '[^\n]+') do
+      if client == sender then
+        if redis.call('HLEN', T .. ':sk:' .. sender) > 1 then kept[#kept + 1] = client end
+      else
+        kept[#kept + 1] = client
+        if receipt then
+          if redis.call('SISMEMBER', T .. ':online', client) == 1 then
+            waiting[#waiting + 1] = client
+          else
+            offliners[#offliners + 1] = client
+          end
+        end
+      end
+    end
+    receivers = table.concat(kept, '\n')
+  end
+  if receivers ~= '' then
+    local _, n = append(slot, #payload, 'm', id, 'f', sender, 't', kind, 'r', ARGV[9], 'c', receivers, 'p', payload)
+    if #waiting > 0 then
+      local due = int(now_ms() + retain + 10000)
+      for k = 1, #waiting do
+        redis.call('HSET', T .. ':pend:' .. waiting[k], id, int(n))
+        redis.call('ZADD', T .. ':due', due, id .. '\n' .. waiting[k])
+      end
+      pending = pending + #waiting
+    end
+  end
+end
+if pending > 0 then
+  redis.call('HSET', T .. ':rp:' .. id, 's', sender, 'ss', home, 't', kind, 'p', payload, 'n', pending)
+  redis.call('PEXPIRE', T .. ':rp:' .. id, int(retain * 2 + 60000))
+end
+for i = 1, #offliners do
+  if home ~= '' then
+    append(home, #payload, 'r', id, 'f', offliners[i], 'c', sender, 's', 'o', 't', kind, 'p', payload)
+  else
+    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', offliners[i], 'c', sender, 's', 'o', 't', kind, 'p', payload)
+  end
+end
+return 1
