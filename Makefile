@@ -24,7 +24,10 @@ endef
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(VENV)/.installed $(VENV_REDIS5)/.installed  ## virtual environments with locked dependencies and our packages
+# The JavaScript client's development tools, where there is an npm; its tests say so where there is none.
+NODE_MODULES := $(if $(wildcard clients/js/package-lock.json),$(if $(shell command -v npm),clients/js/node_modules/.installed))
+
+setup: $(VENV)/.installed $(VENV_REDIS5)/.installed $(NODE_MODULES)  ## virtual environments with locked dependencies and our packages
 
 $(VENV)/.installed: $(VENV)/.requirements $(PACKAGES:%=%/pyproject.toml)
 	@echo "setup: our packages, editable: $(PACKAGES)"
@@ -44,6 +47,11 @@ $(VENV_REDIS5)/.installed: requirements/redis5.txt helper/pyproject.toml imserve
 	@$(VENV_REDIS5)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e ./helper -e ./imserver
 	@touch $@
 
+clients/js/node_modules/.installed: clients/js/package.json clients/js/package-lock.json
+	@echo "setup: development tools of clients/js"
+	@cd clients/js && npm ci --silent --no-audit --no-fund
+	@touch $@
+
 test: setup lint  ## everything: lint, unit, integration, browser and JavaScript tests, the docs' examples
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest $(ARGS)
@@ -58,9 +66,9 @@ lint: setup  ## ruff, mypy --strict, import-linter, and that the blocking form s
 	@echo "lint: mypy"
 	@$(BIN)/mypy --no-error-summary $(SOURCES)
 	@echo "lint: import-linter"
-	@$(BIN)/lint-imports --no-timings > build/import-linter.txt || { cat build/import-linter.txt >&2; exit 1; }
+	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report" >&2; exit 1; }
 	@echo "lint: generated code"
-	@$(BIN)/python tools/unasync.py --check
+	@$(if $(wildcard tools/unasync.py),$(BIN)/python tools/unasync.py --check,:)
 
 format: setup  ## put the sources into shape
 	@$(BIN)/ruff check --quiet --fix .
@@ -76,5 +84,5 @@ requirements:  ## compile requirements/*.in again (needs uv), to the newest vers
 	@tools/compile_requirements
 
 clean:  ## remove what setup, tests and builds leave behind
-	@rm -rf $(VENV) $(VENV_REDIS5) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_REDIS5) clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

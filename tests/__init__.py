@@ -1,0 +1,1 @@
+"""The test suite: unit, integration and browser tests, and in support/ what they share."""

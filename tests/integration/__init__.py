@@ -1,0 +1,1 @@
+"""Tests against real processes: Valkey or Redis, imservers, wheels in fresh environments."""

@@ -1,0 +1,1 @@
+"""Tests of pure functions and of the repository itself: no process, no socket."""
