@@ -1,0 +1,333 @@
+"""What a `Link` holds for one event loop: waiting calls, their deadlines, the routes and one lane per address.
+Calls wait here while there is no way to Redis; `_recover` finds one and hands them to the lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from ..core.redis_url import Address, RedisConfig
+from ..errors import RedisUnavailableError
+from ._lane import Lane, Pending, open_connection
+from .common import (
+    Arg,
+    Call,
+    ConnectionLost,
+    Routes,
+    Verdict,
+    backoff,
+    judge,
+    may_pass,
+    pack,
+    parse_cluster_slots,
+    parse_info,
+    redirect_of,
+    refused,
+    unanswered,
+)
+
+__all__ = ["Dedicated", "Engine"]
+
+MAX_WAITING = 65536
+MAX_REDIRECTS = 5
+
+
+class Engine:
+    """Calls, deadlines and connections of one loop. All methods run in that loop."""
+
+    def __init__(self, config: RedisConfig, prefix: str, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.prefix = prefix
+        self.timeout = timeout
+        self.loop = loop
+        self.connect_timeout = max(0.05, timeout / 2)
+        self.clustered = config.kind == "cluster"
+        self._kind_known = config.kind != "single"
+        self._routes: Routes | None = None
+        self._lanes: dict[Address, Lane] = {}
+        self._parked: deque[Pending] = deque()
+        self._deadlines: deque[Pending] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._last_error: BaseException | None = None
+        self.closed = False
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> asyncio.Future[Any]:
+        """Take a call on; the future gets the raw reply or an ImError."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        deadlines = self._deadlines
+        while deadlines and deadlines[0].future.done():
+            deadlines.popleft()
+        if len(deadlines) >= MAX_WAITING:
+            future.set_exception(RedisUnavailableError(f"more than {MAX_WAITING} calls are waiting for Redis"))
+            return future
+        pending = Pending(call, pack(call.command(self.prefix)), future, self.loop.time() + self.timeout)
+        deadlines.append(pending)
+        if self._timer is None:
+            self._timer = self.loop.call_at(pending.deadline, self._expire)
+        self.dispatch(pending)
+        return future
+
+    def dispatch(self, pending: Pending) -> None:
+        """Send a call on its way, or park it until there is one."""
+        address = self._routes.address(pending.call.group) if self._routes else None
+        if address is None or self.closed:
+            self._park((pending,))
+        else:
+            self._lane(address).put(pending)
+
+    def _lane(self, address: Address) -> Lane:
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = Lane(self, address)
+        return lane
+
+    def _expire(self) -> None:
+        """Fail what is past its deadline. Deadlines are in order, because all calls have the same timeout."""
+        self._timer = None
+        now = self.loop.time()
+        while self._deadlines:
+            first = self._deadlines[0]
+            if not first.future.done():
+                if first.deadline > now:
+                    self._timer = self.loop.call_at(first.deadline, self._expire)
+                    return
+                first.future.set_exception(unanswered(self.config, self.timeout, first.error or self._last_error))
+            self._deadlines.popleft()
+
+    # -- what a lane reports ----------------------------------------------------------------------------------------
+
+    def succeeded(self) -> None:
+        """A server answered as it should."""
+        self._failures = 0
+        self._last_error = None
+
+    def answer_error(self, lane: Lane, pending: Pending, error: BaseException) -> None:
+        """Decide what becomes of a call that got an error instead of a reply."""
+        pending.error = error
+        verdict = judge(error)
+        if verdict is Verdict.LOAD:
+            pending.load = True
+            lane.put(pending)
+        elif verdict is Verdict.WAIT:
+            pending.tries += 1
+            self.loop.call_later(backoff(pending.tries), self._again, pending)
+        elif verdict in (Verdict.MOVED, Verdict.ASK):
+            self._redirect(lane, pending, error, verdict)
+        elif not pending.future.done():
+            pending.future.set_exception(refused(error))
+
+    def _redirect(self, lane: Lane, pending: Pending, error: BaseException, verdict: Verdict) -> None:
+        self.clustered = self._kind_known = True
+        pending.tries += 1
+        if pending.tries > MAX_REDIRECTS:
+            self.loop.call_later(backoff(pending.tries - MAX_REDIRECTS), self._again, pending)
+            return
+        pending.asking = verdict is Verdict.ASK
+        if verdict is Verdict.MOVED:
+            # The routes are read again by the next call that has none; this one knows its way already.
+            self._routes = None
+        self._lane(redirect_of(error, lane.address)).put(pending)
+
+    def _again(self, pending: Pending) -> None:
+        if not pending.future.done():
+            self.dispatch(pending)
+
+    def lane_ended(self, lane: Lane, left: Iterable[Pending], error: BaseException | None) -> None:
+        """A connection is gone; what it still owed waits for another one."""
+        if self._lanes.get(lane.address) is lane:
+            del self._lanes[lane.address]
+        waiting = [p for p in left if not p.future.done()]
+        if error is not None and waiting:
+            # An idle connection that the server closed is no failure: the next call just opens another.
+            self._failures += 1
+            self._last_error = error
+            self._routes = None
+        if error is None or may_pass(error):
+            self._park(waiting)
+            return
+        for pending in waiting:
+            pending.fail(error)
+
+    # -- finding a way ----------------------------------------------------------------------------------------------
+
+    def _park(self, calls: Iterable[Pending]) -> None:
+        self._parked.extend(p for p in calls if not p.future.done())
+        if self.closed:
+            self._fail_parked(RedisUnavailableError("the connection to Redis was closed"))
+        elif self._parked and self._recovery is None:
+            self._recovery = self.loop.create_task(self._recover())
+            self._recovery.add_done_callback(self._recovered)
+
+    def _recovered(self, task: asyncio.Task[None]) -> None:
+        self._recovery = None
+        if task.cancelled():
+            self.abort()
+        elif (error := task.exception()) is not None:
+            self._fail_parked(error)
+        else:
+            self._park(())
+
+    def _fail_parked(self, error: BaseException) -> None:
+        parked, self._parked = self._parked, deque()
+        for pending in parked:
+            pending.fail(error)
+
+    async def _recover(self) -> None:
+        """Until no call is parked: find the routes, hand the calls to the lanes."""
+        while any(not p.future.done() for p in self._parked):
+            await asyncio.sleep(backoff(self._failures))
+            try:
+                self._routes = self._routes or await self._discover()
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                self._failures += 1
+                self._last_error = error
+                continue
+            waiting, self._parked = self._parked, deque()
+            for pending in waiting:
+                if self._routes.address(pending.call.group) is None:
+                    self._parked.append(pending)
+                else:
+                    self.dispatch(pending)
+            if self._parked:
+                self._failures += 1
+                self._routes = None
+        self._parked.clear()
+
+    async def _discover(self) -> Routes:
+        """Ask for the routes; raises what redis-py raises."""
+        config = self.config
+        if config.kind == "sentinel":
+            return self._everywhere(await self._ask_sentinels())
+        if not self.clustered and self._kind_known:
+            return self._everywhere(config.addresses[0])
+        failure: BaseException | None = None
+        # Nodes known from before come first: the seeds of the URL may be gone since.
+        for address in dict.fromkeys((*self._lanes, *config.addresses)):
+            try:
+                return await self._ask_node(address)
+            except ConnectionLost as error:
+                failure = error
+        assert failure is not None  # noqa: S101 - a config has at least one address
+        raise failure
+
+    def _everywhere(self, address: Address) -> Routes:
+        return Routes(self.prefix, [(0, 16383, address)])
+
+    async def _ask_node(self, address: Address) -> Routes:
+        connection = await open_connection(self.config, address, self.connect_timeout)
+        try:
+            if not self._kind_known:
+                try:
+                    info = parse_info(await _ask(connection, self.connect_timeout, "INFO", "cluster"))
+                    self.clustered = info.get("cluster_enabled") == "1"
+                except ResponseError:
+                    # Not allowed to ask: then the URL's form decides, and MOVED tells if it is wrong.
+                    self.clustered = False
+                self._kind_known = True
+            if not self.clustered:
+                return self._everywhere(address)
+            slots = await _ask(connection, self.connect_timeout, "CLUSTER", "SLOTS")
+            return Routes(self.prefix, parse_cluster_slots(slots, address))
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _ask_sentinels(self) -> Address:
+        failure: BaseException = ConnectionError(f"no Sentinel knows a primary for {self.config.service!r}")
+        for address in self.config.addresses:
+            try:
+                connection = await open_connection(self.config, address, self.connect_timeout, sentinel=True)
+                try:
+                    found = await _ask(
+                        connection, self.connect_timeout, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.config.service
+                    )
+                finally:
+                    await connection.disconnect(nowait=True)
+            except ConnectionLost as error:
+                failure = error
+                continue
+            if found:
+                return Address(found[0].decode(), int(found[1]))
+        raise failure
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    async def dedicated(self, group: int | None, patience: float | None) -> Dedicated:
+        """A connection of its own to the server of a group; a PING through a lane finds that server."""
+        await self.submit(Call(group, ("PING",)))
+        address = self._routes.address(group) if self._routes else None
+        if address is None:
+            raise unanswered(self.config, self.timeout, self._last_error)
+        try:
+            connection = await open_connection(self.config, address, self.connect_timeout)
+        except ConnectionLost as error:
+            raise unanswered(self.config, self.connect_timeout, error) from error
+        except RedisError as error:
+            raise refused(error) from error
+        return Dedicated(connection, patience)
+
+    def abort(self) -> None:
+        """Fail all calls and cancel all tasks, without waiting for them."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._recovery is not None:
+            self._recovery.cancel()
+        for lane in list(self._lanes.values()):
+            lane.task.cancel()
+        self._fail_parked(RedisUnavailableError("the connection to Redis was closed"))
+
+    async def close(self) -> None:
+        """Fail all calls, close all connections."""
+        tasks = [lane.task for lane in self._lanes.values()]
+        if self._recovery is not None:
+            tasks.append(self._recovery)
+        self.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Dedicated:
+    """One connection that nobody else uses, for blocking reads. Not repeated: on an error open another one."""
+
+    def __init__(self, connection: AbstractConnection, patience: float | None) -> None:
+        self._connection = connection
+        self._patience = patience
+
+    async def call(self, *args: Arg, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - of one reply
+        """Send a command and wait for its raw reply, at most `timeout` seconds.
+
+        Raises RedisUnavailableError for a lost connection, a timeout and an error reply alike; only after an
+        error reply is the connection still usable. A cancelled call closes the connection.
+        """
+        wait = self._patience if timeout is None else timeout
+        try:
+            return await _ask(self._connection, wait, *args)
+        except ConnectionLost as error:
+            await self.close()
+            raise RedisUnavailableError(f"the connection to Redis was lost: {error}") from error
+        except RedisError as error:
+            raise refused(error) from error
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection. Safe to repeat."""
+        await self._connection.disconnect(nowait=True)
+
+
+async def _ask(connection: AbstractConnection, patience: float | None, *args: Arg) -> Any:
+    async with asyncio.timeout(patience):
+        await connection.send_packed_command([pack(args)], check_health=False)
+        return await connection.read_response(disable_decoding=True)

@@ -1,0 +1,239 @@
+"""What both backends share, without any I/O: calls, their wire form, routes, and what an error means.
+The only place that knows how redis-py's errors differ between its releases."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from redis import exceptions as rx
+from redis.crc import key_slot
+
+from ..core.keys import global_tag, group_tag
+from ..core.redis_url import Address, RedisConfig
+from ..core.scripts import Script
+from ..errors import ImError, RedisUnavailableError
+
+__all__ = [
+    "Arg",
+    "Call",
+    "ConnectionLost",
+    "Routes",
+    "Verdict",
+    "backoff",
+    "connection_settings",
+    "judge",
+    "may_pass",
+    "pack",
+    "parse_cluster_slots",
+    "parse_info",
+    "redirect_of",
+    "refused",
+    "tag_of",
+    "unanswered",
+]
+
+Arg = str | bytes | int
+ConnectionLost = (rx.ConnectionError, rx.TimeoutError, rx.InvalidResponse, OSError, EOFError)
+
+
+class Call(NamedTuple):
+    """One command, or one call of a script when `script` is set; `group` None means the global tag."""
+
+    group: int | None
+    args: tuple[Arg, ...]
+    script: Script | None = None
+
+    def command(self, prefix: str) -> tuple[Arg, ...]:
+        """The command as it goes over the wire."""
+        if self.script is None:
+            return self.args
+        return ("EVALSHA", self.script.sha, 1, tag_of(prefix, self.group), *self.args)
+
+
+def tag_of(prefix: str, group: int | None) -> str:
+    """The hash tag of a group, or the global one."""
+    return global_tag(prefix) if group is None else group_tag(prefix, group)
+
+
+def pack(args: Iterable[Arg]) -> bytes:
+    """A command in RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    parts = [a if isinstance(a, bytes) else str(a).encode() for a in args]
+    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(p), p) for p in parts]))
+
+
+class Verdict(Enum):
+    """What to do about an error that came instead of a reply."""
+
+    WAIT = "repeat it after a pause"
+    ELSEWHERE = "this server is no longer the primary: look for it again, then repeat"
+    LOAD = "load the script, then repeat"
+    MOVED = "repeat it at the address that the error names, and read the routes again"
+    ASK = "repeat it once at the address that the error names"
+    REFUSED = "tell the caller at once"
+
+
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (rx.MovedError, "MOVED"),
+    (rx.AskError, "ASK"),
+    (rx.NoScriptError, "NOSCRIPT"),
+    (rx.ReadOnlyError, "READONLY"),
+    (rx.MasterDownError, "MASTERDOWN"),
+    (rx.ClusterDownError, "CLUSTERDOWN"),
+    (rx.TryAgainError, "TRYAGAIN"),
+    (rx.BusyLoadingError, "LOADING"),
+    (rx.OutOfMemoryError, "OOM"),
+    (rx.NoPermissionError, "NOPERM"),
+    (rx.AuthenticationError, "NOAUTH"),
+    (rx.AuthenticationWrongNumberOfArgsError, "NOAUTH"),
+    (rx.ClusterCrossSlotError, "CROSSSLOT"),
+)
+_VERDICTS = {
+    "MOVED": Verdict.MOVED,
+    "ASK": Verdict.ASK,
+    "NOSCRIPT": Verdict.LOAD,
+    "READONLY": Verdict.ELSEWHERE,
+    "MASTERDOWN": Verdict.WAIT,
+    "CLUSTERDOWN": Verdict.WAIT,
+    "TRYAGAIN": Verdict.WAIT,
+    "LOADING": Verdict.WAIT,
+    "BUSY": Verdict.WAIT,
+    "NOREPLICAS": Verdict.WAIT,
+}
+_SENTENCES = {
+    "OOM": "Redis is out of memory (maxmemory is reached) and refuses writes",
+    "NOAUTH": "Redis refused the login: the user name or the password is wrong or missing",
+    "NOPERM": "Redis refused a command: the user lacks a permission in its ACL",
+    "MISCONF": "Redis refuses writes because it can't save to its disk",
+    "CROSSSLOT": "this is a Redis Cluster, and a key belongs to another of its slots",
+}
+
+
+def _code(error: BaseException) -> str:
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    word = str(error).partition(" ")[0]
+    if word in ("WRONGPASS", "NOAUTH") or "without any password configured" in str(error):
+        return "NOAUTH"
+    return word
+
+
+def judge(error: BaseException) -> Verdict:
+    """What an error reply means for the call that got it."""
+    return _VERDICTS.get(_code(error), Verdict.REFUSED)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it makes sense to try again after an error while connecting: yes unless the login was refused."""
+    if isinstance(error, ConnectionLost):
+        return _code(error) not in ("NOAUTH", "NOPERM")
+    return isinstance(error, rx.RedisError) and judge(error) in (Verdict.WAIT, Verdict.ELSEWHERE)
+
+
+def refused(error: BaseException) -> ImError:
+    """The error that a caller gets at once for what can't pass. Holds no secrets: Redis does not echo them."""
+    if isinstance(error, ImError):
+        return error
+    code = _code(error)
+    sentence = _SENTENCES.get(code, "Redis refused a command")
+    made = RedisUnavailableError(f"{sentence} ({str(error)[:300]})")
+    made.__cause__ = error
+    return made
+
+
+def unanswered(config: RedisConfig, timeout: float, error: BaseException | None) -> RedisUnavailableError:
+    """The error for a call that got no usable reply in time."""
+    reason = f": {error}" if error is not None and str(error) else ""
+    made = RedisUnavailableError(f"Redis at {config.describe()} did not answer within {timeout:g} s{reason}")
+    made.__cause__ = error
+    return made
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before the next try: none at first, then doubling from 25 ms to 1 s with full jitter."""
+    if failures <= 0:
+        return 0.0
+    return min(1.0, 0.025 * 2.0 ** min(failures, 8)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def redirect_of(error: BaseException, asked: Address) -> Address:
+    """The address that a MOVED or ASK error names; an empty host there means the host that was asked."""
+    words = str(error).split()
+    host, _, port = words[-1].rpartition(":")
+    return Address(host.strip("[]") or asked.host, int(port))
+
+
+def parse_info(raw: bytes) -> dict[str, str]:
+    """The fields of an INFO reply."""
+    lines = (line.partition(":") for line in raw.decode("utf-8", "replace").splitlines() if ":" in line)
+    return {name: value for name, _, value in lines}
+
+
+class Routes:
+    """Which address serves a group: always the same one, or by the slot ranges of a Redis Cluster."""
+
+    def __init__(self, prefix: str, ranges: Sequence[tuple[int, int, Address]]) -> None:
+        self._prefix = prefix
+        self._ranges = ranges
+        self._known: dict[int | None, Address] = {}
+
+    def address(self, group: int | None) -> Address | None:
+        """The address for a group, or None when no node serves its hash slot at the moment."""
+        found = self._known.get(group)
+        if found is None:
+            slot = key_slot(tag_of(self._prefix, group).encode())
+            found = next((a for low, high, a in self._ranges if low <= slot <= high), None)
+            if found is not None:
+                self._known[group] = found
+        return found
+
+
+def parse_cluster_slots(reply: Any, asked: Address) -> list[tuple[int, int, Address]]:
+    """Slot ranges and their primaries out of CLUSTER SLOTS (https://redis.io/docs/latest/commands/cluster-slots/)."""
+    ranges = []
+    for low, high, primary, *_ in reply:
+        host = primary[0].decode() if primary[0] else ""
+        ranges.append((int(low), int(high), Address(asked.host if host in ("", "?") else host, int(primary[1]))))
+    return ranges
+
+
+def connection_settings(
+    config: RedisConfig, address: Address, *, sentinel: bool, connect_timeout: float
+) -> tuple[str, dict[str, Any]]:
+    """Which of redis-py's connection classes to use, and its arguments; credentials are asked for now.
+
+    The class is named `tcp`, `tls` or `unix`; the two backends map it to their own form.
+    """
+    if sentinel:
+        username, password = config.sentinel_username, config.sentinel_password
+    else:
+        try:
+            username, password = config.credentials()
+        except OSError:
+            raise
+        except Exception as error:
+            raise RedisUnavailableError(f"the credentials for Redis could not be had: {error!r}") from error
+    settings: dict[str, Any] = {
+        "username": username,
+        "password": password,
+        "db": 0 if sentinel else config.db,
+        "socket_connect_timeout": connect_timeout,
+        "protocol": 2,
+        "health_check_interval": 0,
+    }
+    if not address.port:
+        return "unix", {**settings, "path": address.host}
+    settings.update(host=address.host, port=address.port, socket_keepalive=True)
+    if not config.tls:
+        return "tcp", settings
+    return "tls", {
+        **settings,
+        "ssl_ca_certs": config.ssl_ca_certs,
+        "ssl_certfile": config.ssl_certfile,
+        "ssl_keyfile": config.ssl_keyfile,
+        "ssl_cert_reqs": config.ssl_cert_reqs,
+        "ssl_check_hostname": config.ssl_check_hostname,
+    }
