@@ -4,7 +4,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint format demo bench requirements clean
+LINTS := lint-style lint-types lint-imports lint-generated
+.PHONY: help setup test check lint $(LINTS) format demo bench requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,21 +53,29 @@ clients/js/node_modules/.installed: clients/js/package.json clients/js/package-l
 	@cd clients/js && npm ci --silent --no-audit --no-fund
 	@touch $@
 
-test: setup lint  ## everything: lint, unit, integration, browser and JavaScript tests, the docs' examples
+test: setup  ## everything: lint, unit, integration, browser and JavaScript tests, the docs' examples
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup  ## the quick half: unit tests only
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-lint: setup  ## ruff, mypy --strict, import-linter, and that the blocking form still matches its asyncio source
+lint: setup $(LINTS)  ## style, types, import directions, and that generated code matches its source
+
+lint-style:
 	@echo "lint: ruff"
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --quiet --check . || { echo "lint: not formatted; run: make format" >&2; exit 1; }
-	@echo "lint: mypy"
+	@$(BIN)/ruff format --quiet --check . || { echo "lint: not in shape; run: make format" >&2; exit 1; }
+
+lint-types:
+	@echo "lint: mypy --strict"
 	@$(BIN)/mypy --no-error-summary $(SOURCES)
+
+lint-imports:
 	@echo "lint: import-linter"
 	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report" >&2; exit 1; }
+
+lint-generated:
 	@echo "lint: generated code"
 	@$(if $(wildcard tools/unasync.py),$(BIN)/python tools/unasync.py --check,:)
 
