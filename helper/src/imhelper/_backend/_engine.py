@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from ..core.redis_url import Address, RedisConfig
 from ..errors import RedisUnavailableError
-from ._lane import Lane, Pending, open_connection
+from ._connect_aio import RawConnection, ask, drop, open_connection
+from ._discover_aio import discover
+from ._lane import Lane, Pending
 from .common import (
     Arg,
     Call,
@@ -24,8 +25,6 @@ from .common import (
     judge,
     may_pass,
     pack,
-    parse_cluster_slots,
-    parse_info,
     redirect_of,
     refused,
     unanswered,
@@ -46,8 +45,7 @@ class Engine:
         self.timeout = timeout
         self.loop = loop
         self.connect_timeout = max(0.05, timeout / 2)
-        self.clustered = config.kind == "cluster"
-        self._kind_known = config.kind != "single"
+        self._clustered: bool | None = {"cluster": True, "sentinel": False, "single": None}[config.kind]
         self._routes: Routes | None = None
         self._lanes: dict[Address, Lane] = {}
         self._parked: deque[Pending] = deque()
@@ -57,6 +55,11 @@ class Engine:
         self._failures = 0
         self._last_error: BaseException | None = None
         self.closed = False
+
+    @property
+    def clustered(self) -> bool:
+        """Whether this is a Redis Cluster, as far as is known."""
+        return self._clustered is True
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class Engine:
             pending.future.set_exception(refused(error))
 
     def _redirect(self, lane: Lane, pending: Pending, error: BaseException, verdict: Verdict) -> None:
-        self.clustered = self._kind_known = True
+        self._clustered = True
         pending.tries += 1
         if pending.tries > MAX_REDIRECTS:
             self.loop.call_later(backoff(pending.tries - MAX_REDIRECTS), self._again, pending)
@@ -205,60 +208,10 @@ class Engine:
         self._parked.clear()
 
     async def _discover(self) -> Routes:
-        """Ask for the routes; raises what redis-py raises."""
-        config = self.config
-        if config.kind == "sentinel":
-            return self._everywhere(await self._ask_sentinels())
-        if not self.clustered and self._kind_known:
-            return self._everywhere(config.addresses[0])
-        failure: BaseException | None = None
-        # Nodes known from before come first: the seeds of the URL may be gone since.
-        for address in dict.fromkeys((*self._lanes, *config.addresses)):
-            try:
-                return await self._ask_node(address)
-            except ConnectionLost as error:
-                failure = error
-        assert failure is not None  # noqa: S101 - a config has at least one address
-        raise failure
-
-    def _everywhere(self, address: Address) -> Routes:
-        return Routes(self.prefix, [(0, 16383, address)])
-
-    async def _ask_node(self, address: Address) -> Routes:
-        connection = await open_connection(self.config, address, self.connect_timeout)
-        try:
-            if not self._kind_known:
-                try:
-                    info = parse_info(await _ask(connection, self.connect_timeout, "INFO", "cluster"))
-                    self.clustered = info.get("cluster_enabled") == "1"
-                except ResponseError:
-                    # Not allowed to ask: then the URL's form decides, and MOVED tells if it is wrong.
-                    self.clustered = False
-                self._kind_known = True
-            if not self.clustered:
-                return self._everywhere(address)
-            slots = await _ask(connection, self.connect_timeout, "CLUSTER", "SLOTS")
-            return Routes(self.prefix, parse_cluster_slots(slots, address))
-        finally:
-            await connection.disconnect(nowait=True)
-
-    async def _ask_sentinels(self) -> Address:
-        failure: BaseException = ConnectionError(f"no Sentinel knows a primary for {self.config.service!r}")
-        for address in self.config.addresses:
-            try:
-                connection = await open_connection(self.config, address, self.connect_timeout, sentinel=True)
-                try:
-                    found = await _ask(
-                        connection, self.connect_timeout, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.config.service
-                    )
-                finally:
-                    await connection.disconnect(nowait=True)
-            except ConnectionLost as error:
-                failure = error
-                continue
-            if found:
-                return Address(found[0].decode(), int(found[1]))
-        raise failure
+        routes, self._clustered = await discover(
+            self.config, self.prefix, self._clustered, list(self._lanes), self.connect_timeout
+        )
+        return routes
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
@@ -300,7 +253,7 @@ class Engine:
 class Dedicated:
     """One connection that nobody else uses, for blocking reads. Not repeated: on an error open another one."""
 
-    def __init__(self, connection: AbstractConnection, patience: float | None) -> None:
+    def __init__(self, connection: RawConnection, patience: float | None) -> None:
         self._connection = connection
         self._patience = patience
 
@@ -312,7 +265,7 @@ class Dedicated:
         """
         wait = self._patience if timeout is None else timeout
         try:
-            return await _ask(self._connection, wait, *args)
+            return await ask(self._connection, wait, *args)
         except ConnectionLost as error:
             await self.close()
             raise RedisUnavailableError(f"the connection to Redis was lost: {error}") from error
@@ -324,10 +277,4 @@ class Dedicated:
 
     async def close(self) -> None:
         """Close the connection. Safe to repeat."""
-        await self._connection.disconnect(nowait=True)
-
-
-async def _ask(connection: AbstractConnection, patience: float | None, *args: Arg) -> Any:
-    async with asyncio.timeout(patience):
-        await connection.send_packed_command([pack(args)], check_health=False)
-        return await connection.read_response(disable_decoding=True)
+        await drop(self._connection)

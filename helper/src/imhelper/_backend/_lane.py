@@ -7,38 +7,20 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, ReadOnlyError, ResponseError
 
-from ..core.redis_url import Address, RedisConfig
-from .common import Call, connection_settings, pack, refused
+from ..core.redis_url import Address
+from ._connect_aio import RawConnection, drop, open_connection
+from .common import Call, pack, refused
 
 if TYPE_CHECKING:
     from ._engine import Engine
 
-__all__ = ["Lane", "Pending", "open_connection"]
+__all__ = ["Lane", "Pending"]
 
 BATCH = 512
 WINDOW = 2048
-_CLASSES = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
 _ASKING = pack(("ASKING",))
-
-
-async def open_connection(
-    config: RedisConfig, address: Address, patience: float, *, sentinel: bool = False
-) -> AbstractConnection:
-    """A connected redis-py connection; credentials and TLS files are read now. Raises what redis-py raises."""
-    kind, settings = connection_settings(config, address, sentinel=sentinel, connect_timeout=patience)
-    connection: AbstractConnection = _CLASSES[kind](socket_timeout=None, retry=Retry(NoBackoff(), 0), **settings)
-    try:
-        async with asyncio.timeout(patience):
-            await connection.connect()
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
 
 
 class Pending:
@@ -98,7 +80,7 @@ class Lane:
             try:
                 await self._serve(connection)
             finally:
-                await connection.disconnect(nowait=True)
+                await drop(connection)
         except asyncio.CancelledError:
             # Only the end of the loop or of the engine cancels a lane.
             self._engine.abort()
@@ -109,7 +91,7 @@ class Lane:
             owed = [p for p in self._owed if isinstance(p, Pending)]
             self._engine.lane_ended(self, [*owed, *self._queue], error)
 
-    async def _serve(self, connection: AbstractConnection) -> None:
+    async def _serve(self, connection: RawConnection) -> None:
         loop = self._engine.loop
         tasks = [loop.create_task(part) for part in (self._read(connection), self._write(connection), self._watch())]
         try:
@@ -121,7 +103,7 @@ class Lane:
         for task in done:
             task.result()
 
-    async def _write(self, connection: AbstractConnection) -> None:
+    async def _write(self, connection: RawConnection) -> None:
         while True:
             while not self._queue or len(self._owed) >= WINDOW:
                 self._wake.clear()
@@ -153,7 +135,7 @@ class Lane:
         parts.append(pending.packed)
         self._owed.append(pending)
 
-    async def _read(self, connection: AbstractConnection) -> None:
+    async def _read(self, connection: RawConnection) -> None:
         owed, engine = self._owed, self._engine
         while True:
             reply: Any
