@@ -1,0 +1,126 @@
+"""The command line of the benchmarks: `python -m bench [WORK …] [--quick] [sizes]`.
+
+Prints a table, and with --json writes every round's figures; exits with 1 if a figure can't be trusted, never because
+a goal was missed: whether a run was slow is for people to judge.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.natives import MODES, SOCKETS_A_PROCESS
+from bench.options import FULL, QUICK, Options
+from bench.report import Row, machine, table
+from bench.works import direct, fanout, handshakes, rss
+from imhelper import ImError
+
+WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
+    "rss": rss.measure,
+    "fanout": fanout.measure_one,
+    "burst": fanout.measure_burst,
+    "handshakes": handshakes.measure,
+    "direct": direct.measure,
+}
+HELP = {
+    "rounds": "paired rounds of each figure",
+    "modes": "wire modes whose memory is read, comma-separated",
+    "rss_sizes": "connections at which memory is read, rising, comma-separated",
+    "settle_seconds": "quiet time before memory is read",
+    "sockets": "members of the channel",
+    "payloads": "payload sizes in bytes, comma-separated; 1:1 messages have the first",
+    "repeats": "channel messages a round, one after another",
+    "burst": "channel messages queued at once",
+    "handshakes": "sockets opened a round",
+    "clients": "clients connected for 1:1 messages",
+    "rate": "1:1 messages a second",
+    "seconds": "how long a round of 1:1 messages lasts",
+    "single": "1:1 messages whose commands are counted",
+}
+
+
+def _list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(convert(part) for part in text.split(","))
+
+    parse.__name__ = f"comma-separated {convert.__name__}"
+    return parse
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None]:
+    """Works to run, their sizes, and where the JSON goes. Exits with 2 and a sentence on a bad argument."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="small sizes: under a minute, figures only to look at")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there")
+    for field in dataclasses.fields(Options):
+        default = getattr(FULL, field.name)
+        convert = _list_of(type(default[0])) if isinstance(default, tuple) else type(default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=convert,
+            metavar="N",
+            help=f"{HELP[field.name]} (full {default}, quick {getattr(QUICK, field.name)})",
+        )
+    given = parser.parse_args(arguments)
+    if unknown := set(given.works) - set(WORKS):
+        parser.error(f"no such work: {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
+    sizes = {field.name: getattr(given, field.name) for field in dataclasses.fields(Options)}
+    chosen = {name: value for name, value in sizes.items() if value is not None}
+    options = dataclasses.replace(QUICK if given.quick else FULL, **chosen)
+    if complaint := _complaint(options):
+        parser.error(complaint)
+    return given.works or list(WORKS), options, given.json
+
+
+def _complaint(options: Options) -> str | None:
+    """What is wrong with the sizes, if anything."""
+    for name, value in dataclasses.asdict(options).items():
+        figures = value if isinstance(value, tuple) else (value,)
+        if name != "settle_seconds" and any(not isinstance(figure, str) and figure <= 0 for figure in figures):
+            return f"--{name.replace('_', '-')} must be above 0"
+    if not set(options.modes) <= set(MODES):
+        return f"--modes must be of {', '.join(MODES)}"
+    if list(options.rss_sizes) != sorted(set(options.rss_sizes)):
+        return "--rss-sizes must rise"
+    if min(options.payloads) < 32:
+        return "--payloads must be at least 32: they carry a time stamp"
+    sockets = max(*options.rss_sizes, options.sockets, options.clients, options.handshakes * options.rounds)
+    if sockets > SOCKETS_A_PROCESS - 500:
+        return f"at most {SOCKETS_A_PROCESS - 500} sockets fit into one process; this needs {sockets}"
+    return None
+
+
+async def run(works: Sequence[str], options: Options) -> list[Row]:
+    """The rows of the works, in their order; what is going on goes to stderr."""
+    rows: list[Row] = []
+    for work in works:
+        start = time.monotonic()
+        rows += await WORKS[work](options)
+        print(f"bench: {work} took {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    works, options, json_file = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        rows = asyncio.run(run(works, options))
+    except (BenchError, ImError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    about = machine()
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print(table(rows))
+    if json_file is not None:
+        result = {"machine": about, "options": dataclasses.asdict(options), "rows": [row.as_dict() for row in rows]}
+        json_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return 0

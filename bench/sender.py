@@ -1,0 +1,73 @@
+"""A business service that sends, in a process of its own so that its CPU is the helper's: `python -m bench.sender`.
+
+One JSON object a line on stdin ({"op": "helper" | "xadd", "count", "rate", "size"}), one on stdout when it is done.
+`xadd` is the floor of a helper: the same pace, one bare XADD through redis-py a message.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from bench.cluster import PREFIX, payload
+from imhelper import ImHelper
+
+# A service under load has many requests at once, but a run must not pile them up without bound.
+IN_FLIGHT = 256
+FLOOR_KEY = "bench-floor"
+FLOOR_ENTRIES = 10_000
+
+
+async def paced(send: Callable[[str], Awaitable[object]], count: int, rate: float, size: int) -> float:
+    """Calls `send` with `count` stamped payloads, `rate` a second; 0: one after another. Returns the seconds taken.
+
+    A message that is due while IN_FLIGHT are unanswered waits; the first error ends it.
+    """
+    start = time.monotonic()
+    if rate == 0:
+        for _ in range(count):
+            await send(payload(size))
+        return time.monotonic() - start
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one() -> None:
+        try:
+            await send(payload(size))
+        finally:
+            slots.release()
+
+    async with asyncio.TaskGroup() as group:
+        for index in range(count):
+            wait = start + index / rate - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await slots.acquire()
+            group.create_task(one())
+    return time.monotonic() - start
+
+
+async def serve(redis_url: str, targets: Sequence[str]) -> None:
+    """Serves commands until stdin ends. `targets`: client ids that messages are spread over."""
+    draw = random.Random(1)
+    async with ImHelper(redis_url, prefix=PREFIX) as helper, Redis.from_url(redis_url) as redis:
+        sends: dict[str, Callable[[str], Awaitable[object]]] = {
+            "helper": lambda text: helper.send_message("bench", draw.choice(targets), text),
+            "xadd": lambda text: redis.xadd(FLOOR_KEY, {"p": text}, maxlen=FLOOR_ENTRIES, approximate=True),
+        }
+        await redis.ping()
+        print(json.dumps({"event": "ready"}), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            order = json.loads(line)
+            cpu = time.process_time()
+            seconds = await paced(sends[order["op"]], order["count"], order["rate"], order["size"])
+            done = {"event": "sent", "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+            print(json.dumps(done), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]).read_text().split()))
