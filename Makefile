@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VENV_REDIS5 := .venv-redis5
 PACKAGES := helper imserver $(if $(wildcard operator/pyproject.toml),operator)
-SOURCES := $(foreach package,$(PACKAGES),$(package)/src) $(wildcard examples) tools tests $(wildcard bench)
+SOURCES := $(foreach package,$(PACKAGES),$(package)/src) examples bench tools tests
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 
 define new_venv
@@ -26,7 +26,7 @@ help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 # The JavaScript client's development tools, where there is an npm; its tests say so where there is none.
-NODE_MODULES := $(if $(wildcard clients/js/package-lock.json),$(if $(shell command -v npm),clients/js/node_modules/.installed))
+NODE_MODULES := $(if $(shell command -v npm),clients/js/node_modules/.installed)
 
 setup: $(VENV)/.installed $(VENV_REDIS5)/.installed $(NODE_MODULES)  ## virtual environments with locked dependencies and our packages
 
@@ -77,7 +77,7 @@ lint-imports:
 
 lint-generated:
 	@echo "lint: generated code"
-	@$(if $(wildcard tools/unasync.py),$(BIN)/python tools/unasync.py --check,:)
+	@$(BIN)/python tools/unasync.py --check
 
 format: setup  ## put the sources into shape
 	@$(BIN)/ruff check --quiet --fix .

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.imserver import ImServer, Setting
 from tests.support.process import Process
+from tests.support.redis_cluster import NODES, cluster_options, join_cluster
 from tests.support.redis_server import RedisServer
 
 _PROCESSES: pytest.StashKey[list[Process]] = pytest.StashKey()
@@ -81,6 +82,14 @@ def spawn_redis(redis_flavour: str, tmp_path: Path, processes: Callable[[Process
 def redis_server(spawn_redis: SpawnRedis) -> RedisServer:
     """A fresh, empty Redis (append-only file, noeviction) for this test alone."""
     return spawn_redis()
+
+
+@pytest.fixture
+def redis_cluster(spawn_redis: SpawnRedis) -> list[RedisServer]:
+    """A Redis Cluster of three empty primaries; any one's URL leads to all."""
+    nodes = [spawn_redis(*cluster_options()) for _ in range(NODES)]
+    join_cluster(nodes)
+    return nodes
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 import os
 
 import pytest
+import redis
 
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -42,6 +43,15 @@ def test_redis_takes_options(spawn_redis):
     server = spawn_redis("--requirepass", "secret")
     assert server.command("PING") in (True, b"PONG")
     assert _config(server, "requirepass") == "secret"
+
+
+def test_a_redis_cluster_shares_the_keys(redis_cluster):
+    client = redis.RedisCluster(host="127.0.0.1", port=redis_cluster[0].port)
+    for number in range(50):
+        client.set(f"key{number}", number)
+    client.close()
+    assert sum(int(str(node.command("DBSIZE"))) for node in redis_cluster) == 50
+    assert all(node.command("DBSIZE") for node in redis_cluster)
 
 
 def test_kill_ends_the_process(redis_server):
