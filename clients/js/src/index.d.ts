@@ -1,5 +1,5 @@
 // The public types of imcluster-client, by hand, so that each word of documentation is where editors show it.
-// test/types.test-d.ts holds them against the implementation, which tsc checks in strict mode.
+// types/public.test-d.ts holds them against the implementation, which tsc checks in strict mode.
 
 /** What `getUrl` is told. */
 export interface UrlRequest {
