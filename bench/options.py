@@ -29,7 +29,7 @@ class Options:
     rounds: int = 5
     modes: tuple[str, ...] = ("plain", "envelope")
     rss_sizes: tuple[int, ...] = (1000, 5000, 15000)
-    settle_seconds: float = 5
+    settle_seconds: float = 5.0
     sockets: int = 10000
     payloads: tuple[int, ...] = (128, 4096)
     repeats: int = 3
@@ -37,18 +37,18 @@ class Options:
     handshakes: int = 3000
     clients: int = 2000
     rate: int = 1000
-    seconds: float = 5
+    seconds: float = 5.0
     single: int = 200
 
 
 FULL = Options()
 QUICK = Options(
     rounds=3,
-    rss_sizes=(1000, 2000),
-    settle_seconds=1,
-    sockets=1000,
+    rss_sizes=(500, 1000),
+    settle_seconds=0.5,
+    sockets=500,
     repeats=2,
-    handshakes=500,
+    handshakes=300,
     clients=200,
     rate=500,
     seconds=1,

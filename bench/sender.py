@@ -54,7 +54,10 @@ async def paced(send: Callable[[str], Awaitable[object]], count: int, rate: floa
 async def serve(redis_url: str, targets: Sequence[str]) -> None:
     """Serves commands until stdin ends. `targets`: client ids that messages are spread over."""
     draw = random.Random(1)
-    async with ImHelper(redis_url, prefix=PREFIX) as helper, Redis.from_url(redis_url) as redis:
+    async with (
+        ImHelper(redis_url, prefix=PREFIX) as helper,
+        Redis.from_url(redis_url, max_connections=IN_FLIGHT) as redis,
+    ):
         sends: dict[str, Callable[[str], Awaitable[object]]] = {
             "helper": lambda text: helper.send_message("bench", draw.choice(targets), text),
             "xadd": lambda text: redis.xadd(FLOOR_KEY, {"p": text}, maxlen=FLOOR_ENTRIES, approximate=True),

@@ -17,7 +17,7 @@
 #include "sha1.h"
 
 #define REQUEST_BYTES 4096
-#define MAX_PAYLOAD 65536
+#define MAX_PAYLOAD (1 << 19)
 #define STALL_MS 10000
 #define STDIN_MARK UINT32_MAX
 #define LISTEN_MARK (UINT32_MAX - 1)
@@ -121,16 +121,10 @@ static void readable(uint32_t slot) {
 
 /* The text starts with the stamp that loadgen looks for and is filled up to exactly `bytes`. */
 static size_t build_frame(uint8_t *frame, size_t bytes) {
-    size_t header = 2;
+    size_t header = bytes < 126 ? 2 : bytes < 65536 ? 4 : 10;
     frame[0] = 0x81;
-    if (bytes < 126) {
-        frame[1] = (uint8_t)bytes;
-    } else {
-        frame[1] = 126;
-        frame[2] = (uint8_t)(bytes >> 8);
-        frame[3] = (uint8_t)bytes;
-        header = 4;
-    }
+    frame[1] = (uint8_t)(header == 2 ? bytes : header == 4 ? 126 : 127);
+    for (size_t i = 2; i < header; i++) frame[i] = (uint8_t)((uint64_t)bytes >> (8 * (header - 1 - i)));
     int stamp = snprintf((char *)frame + header, 64, "@ts=%llu@", (unsigned long long)now_us());
     memset(frame + header + stamp, 'x', bytes - (size_t)stamp);
     return header + bytes;
@@ -183,7 +177,7 @@ static void command(char *line) {
         answer("{\"event\":\"stats\",\"sockets\":%u,\"handshakes\":%llu,\"refused\":%llu,\"cpu_us\":%llu}", open_count,
                (unsigned long long)handshakes, (unsigned long long)refused, (unsigned long long)cpu_us());
     } else if (strcmp(word, "send") == 0 || strcmp(word, "one") == 0) {
-        size_t bytes = (size_t)number("BYTES", strtok(NULL, " "), 32, MAX_PAYLOAD - 1);
+        size_t bytes = (size_t)number("BYTES", strtok(NULL, " "), 32, MAX_PAYLOAD);
         send_messages(bytes, number("K", strtok(NULL, " "), 1, 10000000), word[0] == 's');
     } else {
         die("unknown command %s", word);

@@ -1,0 +1,132 @@
+# Each work of the benchmarks runs with tiny sizes and counts right: nothing here looks at how long anything took.
+# The load generator and the floor, which judge imserver, are themselves checked against a few sockets of their own.
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.build import compiler
+from bench.errors import BenchError
+from bench.natives import Floor, Loadgen
+from bench.run import WORKS, parse
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "rounds": "2",
+    "rss-sizes": "10,20",
+    "settle-seconds": "0.1",
+    "sockets": "20",
+    "repeats": "2",
+    "burst": "5",
+    "handshakes": "15",
+    "clients": "10",
+    "rate": "100",
+    "seconds": "0.3",
+    "single": "10",
+}
+# Frames (or sockets) that each row of a work must have seen, from the sizes above.
+EXPECTED = {
+    "rss": [30, 40] * 2,
+    "fanout": [20 * 2 * 2] * 2,
+    "burst": [20 * 5 * 2] * 2,
+    "handshakes": [15 + 2 * 15] * 2,
+    "direct": [10] * 3 + [2 * 30] * 6,
+}
+RUN_SECONDS = 100
+
+pytestmark = [
+    pytest.mark.skipif(compiler() is None, reason="bench needs a C compiler (cc or gcc)"),
+    pytest.mark.timeout(RUN_SECONDS + 20),
+]
+
+
+def run_bench(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `python -m bench`; its whole process group is gone afterwards, whatever happened."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            pytest.fail(f"bench did not end within {RUN_SECONDS} s:\n{output}")
+    return process.returncode, output
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_every_frame_of_a_work_arrives_and_is_counted(work, tmp_path):
+    file = tmp_path / "result.json"
+    sizes = [part for name, value in TINY.items() for part in (f"--{name}", value)]
+    code, output = run_bench(work, "--json", str(file), *sizes)
+    assert code == 0, output
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["delivered"] for row in rows] == EXPECTED[work]
+    assert [row["expected"] for row in rows] == EXPECTED[work]
+    assert {row["work"] for row in rows} == {work}
+    assert all(row["what"] in output for row in rows)
+
+
+@pytest.mark.parametrize("mode", ["plain", "envelope"])
+@pytest.mark.parametrize("size", [32, 125, 126, 65_535, 65_536, 300_000])
+async def test_loadgen_counts_what_the_floor_sends(mode, size, tmp_path):
+    async with Floor(tmp_path) as floor, Loadgen(tmp_path, "loadgen", 1) as loadgen:
+        await loadgen.connect(floor.mint(30), mode)
+        await loadgen.expect(30 * 7)
+        sent = await floor.send(size, 7)
+        seen = await loadgen.delivered(30 * 7)
+        assert sent["sends"] == 30 * 7
+        assert (seen.messages, seen.fewest, seen.most) == (30 * 7, 7, 7)
+        assert (await loadgen.stats())["bytes"] == 30 * 7 * size
+
+
+async def test_loadgen_reports_messages_that_do_not_come(tmp_path):
+    async with Floor(tmp_path) as floor, Loadgen(tmp_path, "loadgen", 1) as loadgen:
+        await loadgen.connect(floor.mint(3))
+        await loadgen.expect(4, timeout=0.2)
+        await floor.send(64, 1)
+        with pytest.raises(BenchError, match=r"4 messages were due; it saw .*messages 3"):
+            await loadgen.delivered(4)
+
+
+async def test_loadgen_reports_sockets_that_do_not_open(tmp_path):
+    async with Loadgen(tmp_path, "loadgen", 1) as loadgen, Floor(tmp_path) as floor:
+        refused = floor.mint(1)[0].replace("/ws?", "/" + "x" * 1500 + "?")
+        with pytest.raises(BenchError, match="1 of 2 sockets did not open"):
+            await loadgen.connect([*floor.mint(1), "ws://127.0.0.1:1/ws?token=nobody-listens"])
+        await loadgen.connect([refused])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nonsense"], "no such work: nonsense"),
+        (["--rss-sizes", "200,100"], "--rss-sizes must rise"),
+        (["--sockets", "0"], "--sockets must be above 0"),
+        (["--sockets", "19000"], "sockets fit into one process"),
+        (["--payloads", "8"], "--payloads must be at least 32"),
+        (["--modes", "plain,other"], "--modes must be of plain, envelope"),
+        (["--rate", "fast"], "invalid int value: 'fast'"),
+    ],
+)
+def test_a_bad_size_is_refused_in_one_sentence(arguments, complaint, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse(arguments)
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_quick_takes_the_small_sizes_and_a_given_size_wins():
+    works, options, _ = parse(["rss", "--quick", "--rounds", "4"])
+    assert works == ["rss"]
+    assert (options.rounds, options.sockets) == (4, 500)
