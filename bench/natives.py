@@ -78,6 +78,7 @@ class Loadgen(Speaker):
     async def expect(self, messages: int, timeout: float = DELIVERY_SECONDS) -> None:
         """Resets the counters and asks to be told of that many messages; `delivered` then waits for them."""
         await self.tell("reset")
+        await self.stats()  # its answer tells that the reset has been done, so that what is sent now is counted
         await self.tell(f"expect {messages} {int(timeout * 1000)}")
 
     async def delivered(self, messages: int, timeout: float = DELIVERY_SECONDS) -> Delivered:

@@ -54,7 +54,6 @@ class _Side:
     async def batch(self, sockets: int, queued: int) -> tuple[float, int]:
         """Sends a batch, checks that every socket got each message once; returns the CPU in seconds and the frames."""
         await self.loadgen.expect(sockets * queued)
-        await self.loadgen.stats()  # its answer tells that the reset has been done before the send
         before = cpu_seconds(self.pid)
         await self.send()
         seen = await self.loadgen.delivered(sockets * queued)
