@@ -328,7 +328,9 @@ class Demo:
                 "IM_PORT": str(port),
                 "IM_ADMIN_PORT": str(admin),
                 "IM_TOPOLOGY": "self",
-                "IM_DRAIN_TIMEOUT_SECONDS": os.environ.get("IM_DRAIN_TIMEOUT_SECONDS", "3"),
+                # Quick to watch and quick to stop; what the caller's environment says wins.
+                "IM_PING_SECONDS": os.environ.get("IM_PING_SECONDS") or "5",
+                "IM_DRAIN_TIMEOUT_SECONDS": os.environ.get("IM_DRAIN_TIMEOUT_SECONDS") or "3",
             },
             lambda: answers(admin, "/readyz"),
         )

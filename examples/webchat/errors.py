@@ -9,7 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from imhelper import ImError, MessageError, NoServerError, RedisUnavailableError, TopologyError
+from imhelper import (
+    ImError,
+    InvalidIdError,
+    MessageError,
+    NoServerError,
+    RedisUnavailableError,
+    SettingError,
+    TopologyError,
+)
 
 log = logging.getLogger("webchat")
 
@@ -33,7 +41,7 @@ def _refusal(exc: Exception) -> tuple[int, str]:
         return 503, f"The cluster's topology can't be read: {exc}"
     if isinstance(exc, BadInput):
         return exc.status, str(exc)
-    if isinstance(exc, (MessageError, ValueError)):
+    if isinstance(exc, (MessageError, InvalidIdError, SettingError)):
         return 400, str(exc)
     if isinstance(exc, ImError):
         return 503, str(exc)

@@ -201,7 +201,7 @@ function fileBody({ file, mine }) {
   const share = size === 0 ? 100 : Math.floor((received / size) * 100);
   const notes = {
     progress: mine ? `${share} % of ${sizeText(size)} sent` : `${share} % of ${sizeText(size)}`,
-    done: `${sizeText(size)}${until ? ` · to be had until ${timeText(until)}` : ""}`,
+    done: `${sizeText(size)}${until ? ` · available until ${timeText(until)}` : ""}`,
     failed: "not transferred",
   };
   // Only a link to this service's own downloads is ever followed, whatever a notice says.

@@ -142,6 +142,7 @@ export function drawCluster(self, connection) {
   if (byId("status-text").textContent !== text) {
     byId("status-text").textContent = text;
   }
+  byId("status-lag").textContent = lagText === "–" ? "" : lagText;
   status.title = connected ? `Connected to ${where}, lag ${lagText}` : STATES[state];
 
   byId("servers-count").textContent = String(live.servers.length);
