@@ -8,7 +8,15 @@ from collections.abc import Iterable
 
 from ..errors import InvalidIdError, SettingError
 
-__all__ = ["ID_MAX_BYTES", "METADATA_MAX_BYTES", "check_chan", "check_client", "check_metadata", "check_prefix", "unique"]
+__all__ = [
+    "ID_MAX_BYTES",
+    "METADATA_MAX_BYTES",
+    "check_chan",
+    "check_client",
+    "check_metadata",
+    "check_prefix",
+    "unique",
+]
 
 ID_MAX_BYTES = 128
 METADATA_MAX_BYTES = 4096

@@ -57,7 +57,7 @@ else
     -- A plain client that comes back starts where its last socket ended; one whose server is gone, but not yet
     -- reclaimed, starts at what that server last reported. A socket on a live server is the caller's to ask about.
     local gp = redis.call('HGET', T .. ':gp', client)
-    if gp then start = gp end
+    if gp and before(gp, last) then start = gp end
     for i = 1, #sockets, 2 do
       local other = string.match(sockets[i], '^(.-)%.')
       local ostart, omode = parse_socket(sockets[i + 1])

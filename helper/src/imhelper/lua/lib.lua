@@ -33,7 +33,7 @@ local function append(slot, size, ...)
     n = ln + 1
   end
   local id = int(ms) .. '-' .. int(n)
-  redis.call('XADD', key, 'MAXLEN', '~', cap, id, ...)
+  redis.call('XADD', key, 'MAXLEN', cap < 1000 and '=' or '~', cap, id, ...)
   redis.call('HSET', T .. ':last', slot, id)
   if n % 64 == 0 then redis.call('XTRIM', key, 'MINID', '~', int(ms - retain)) end
   if redis.call('HINCRBY', T .. ':bytes', slot, size + 100) > cap_bytes / 8 then

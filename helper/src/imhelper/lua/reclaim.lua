@@ -1,9 +1,11 @@
 -- reclaim: fence a boot in this group and take its sockets back, one bounded batch a call.
 -- ARGV: boot, batch, grace ms, entries, bytes, ms. Returns {how many went, how many are left}.
--- The marker goes first: from then on no script records anything for this boot.
+-- The marker goes first: from then on no script records anything for this boot. `dying` keeps the boot known until all
+-- is taken back, so that another server goes on when the reclaiming one dies.
 local boot, grace = ARGV[1], tonumber(ARGV[3])
 retention(ARGV[4], ARGV[5], ARGV[6])
 redis.call('SREM', T .. ':boots', boot)
+redis.call('SADD', T .. ':dying', boot)
 local key = T .. ':bs:' .. boot
 local items = redis.call('HSCAN', key, 0, 'COUNT', ARGV[2])[2]
 local gone = 0
@@ -27,5 +29,8 @@ for i = 1, #items, 2 do
   end
 end
 local left = redis.call('HLEN', key)
-if left == 0 then redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot) end
+if left == 0 then
+  redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot)
+  redis.call('SREM', T .. ':dying', boot)
+end
 return {gone, left}

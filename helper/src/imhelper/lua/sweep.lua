@@ -5,7 +5,7 @@ local batch, now = tonumber(ARGV[1]), int(now_ms())
 local gone = redis.call('ZRANGEBYSCORE', T .. ':grace', '-inf', now, 'LIMIT', 0, batch)
 for i = 1, #gone do
   local slot, meta = string.match(redis.call('HGET', T .. ':gm', gone[i]) or '', '^(%d+)\n(.*)$')
-  offline(gone[i], slot, meta)
+  offline(gone[i], slot or '0', meta or '')
 end
 local due = redis.call('ZRANGEBYSCORE', T .. ':due', '-inf', now, 'LIMIT', 0, batch)
 for i = 1, #due do

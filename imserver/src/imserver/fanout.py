@@ -1,0 +1,227 @@
+"""The hot path: entries of a slot's log in, frames on sockets out.
+Slots take turns, a slot's entries keep their order, and a turn is bounded so that no channel holds up the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+
+from . import entries
+from .entries import Fields, number
+from .socket import Socket
+from .state import Slot
+from .stats import Stats
+
+__all__ = ["Fanout"]
+
+# Writes after which the loop gets a turn, so that what was written leaves and others are served (some 5 ms).
+SLICE = 2000
+# Entries of one slot at a visit: as many as leave together in one write a socket.
+VISIT = 32
+
+
+class Fanout:
+    """Dispatches what readers put into slots' queues.
+
+    `clock_ms` gives Redis's clock. `acked` is called for a receipt that became true: (slot, client, lo, hi).
+    `gap` is called with a slot whose log jumped; the entry after the jump goes on.
+    `incarnation` holds the incarnation of each group, as bytes with the dot that follows it in a POS.
+    """
+
+    def __init__(
+        self,
+        stats: Stats,
+        incarnation: dict[int, bytes],
+        clock_ms: Callable[[], float],
+        acked: Callable[[Slot, bytes, int, int], None],
+        gap: Callable[[Slot], None],
+    ) -> None:
+        self._stats = stats
+        self._incarnation = incarnation
+        self._clock_ms = clock_ms
+        self._acked = acked
+        self._gap = gap
+        self._light: deque[Slot] = deque()
+        self._heavy: deque[Slot] = deque()
+        self._work = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether entries wait in any slot's queue."""
+        return bool(self._light or self._heavy)
+
+    def offer(self, slot: Slot, batch: list[tuple[bytes, list[bytes]]]) -> None:
+        """Take entries that were read. Slots without channel messages in them go first."""
+        slot.queue.extend(batch)
+        slot.read = batch[-1][0]
+        if not slot.queued:
+            slot.queued = True
+            heavy = any(f[0] == b"c" for _, f in batch)
+            (self._heavy if heavy else self._light).append(slot)
+            self._work.set()
+
+    async def run(self) -> None:
+        """Dispatch for ever, a slice a turn of the loop."""
+        while True:
+            await self._work.wait()
+            budget, turn = SLICE, 0
+            while budget > 0 and (self._light or self._heavy):
+                # One heavy slot after each eight light ones at the latest: neither starves the other.
+                turn += 1
+                light = self._light and (turn % 8 or not self._heavy)
+                slot = (self._light if light else self._heavy).popleft()
+                budget -= 1 + self._visit(slot)
+                if slot.queue:
+                    self._heavy.append(slot)
+                else:
+                    slot.queued = False
+            if not self.busy:
+                self._work.clear()
+            await asyncio.sleep(0)
+
+    def _visit(self, slot: Slot) -> int:
+        written = 0
+        for _ in range(min(VISIT, len(slot.queue))):
+            if slot.waiting:
+                self.promote_ready(slot)
+            entry_id, fields = slot.queue.popleft()
+            written += self._dispatch(slot, entry_id, fields)
+            if written > SLICE:
+                break
+        if slot.waiting:
+            self.promote_ready(slot)
+        return written
+
+    def promote_ready(self, slot: Slot) -> None:
+        """Sockets whose position is the slot's cursor join the live flow in this turn."""
+        for socket in [s for s in slot.waiting if s.at == slot.n and not s.paused]:
+            socket.go_live()
+
+    def _dispatch(self, slot: Slot, entry_id: bytes, f: Fields) -> int:
+        n = number(entry_id)
+        if n != slot.n + 1:
+            # Trimmed before it was read, or numbered anew because Redis lost writes: never passed over in silence.
+            self._gap(slot)
+        before, slot.id, slot.n = slot.id, entry_id, n
+        kind = f[0]
+        written = 0
+        if kind == b"m":
+            self._stats.received["message"] += 1
+            written = self._message(slot, before, entry_id, n, f)
+            self._stats.delivered["message"] += written
+        elif kind == b"c":
+            self._stats.received["channel"] += 1
+            fan = slot.fans.get(f[7])
+            if fan is not None:
+                written = self._write(slot, before, entry_id, f, fan.plain, fan.envelope)
+                self._stats.delivered["channel"] += written
+        elif kind == b"r":
+            self._stats.received["receipt"] += 1
+            member = slot.members.get(f[5])
+            if member is not None:
+                written = self._write_receipt(slot, before, entry_id, f, member.sockets)
+                self._stats.delivered["receipt"] += written
+        elif kind == b"j":
+            slot.join(f[3], f[1], n)
+        elif kind == b"l":
+            for client in f[3].split(b"\n"):
+                slot.leave(client, f[1])
+        elif kind in (b"e", b"d"):
+            self.close_named(slot, f, n)
+        if written:
+            self._stats.delivery.observe((self._clock_ms() - int(entry_id[: entry_id.index(b"-")])) / 1000)
+        return written
+
+    def _message(self, slot: Slot, before: bytes, entry_id: bytes, n: int, f: Fields) -> int:
+        members = slot.members
+        plain: bytes | None = None
+        envelope: bytes | None = None
+        written = 0
+        for client in f[9].split(b"\n"):
+            member = members.get(client)
+            if member is None:
+                continue
+            for socket in member.sockets:
+                if not socket.live:
+                    continue
+                if socket.envelope:
+                    if envelope is None:
+                        envelope = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
+                    socket.transport.write(envelope)
+                    if f[7] == b"1":
+                        member.pending = n
+                else:
+                    if plain is None:
+                        plain = entries.plain_message(f[5], f[11])
+                    if socket.transport.get_write_buffer_size():
+                        slot.stalled.add(socket)
+                    else:
+                        socket.safe = before
+                    socket.transport.write(plain)
+                    if f[7] == b"1":
+                        self._acked(slot, client, socket.floor, n)
+                written += 1
+        return written
+
+    def _write(
+        self,
+        slot: Slot,
+        before: bytes,
+        entry_id: bytes,
+        f: Fields,
+        plain: Collection[Socket],
+        envelope: Collection[Socket],
+    ) -> int:
+        if plain:
+            data = entries.plain_message(f[5], f[9])
+            stalled = slot.stalled
+            for socket in plain:
+                transport = socket.transport
+                # What comes before this entry is in the kernel's hands: where the socket starts when it comes back.
+                if transport.get_write_buffer_size():
+                    stalled.add(socket)
+                else:
+                    socket.safe = before
+                transport.write(data)
+        if envelope:
+            data = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
+            for socket in envelope:
+                socket.transport.write(data)
+        return len(plain) + len(envelope)
+
+    def _write_receipt(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, sockets: Collection[Socket]) -> int:
+        written = 0
+        for socket in sockets:
+            if socket.live:
+                if not socket.envelope and not socket.transport.get_write_buffer_size():
+                    socket.safe = before
+                socket.transport.write(self.receipt(slot, entry_id, f, socket))
+                written += 1
+        return written
+
+    def receipt(self, slot: Slot, entry_id: bytes, f: Fields, socket: Socket) -> bytes:
+        """The frame of a receipt for one socket."""
+        self._stats.receipts["delivered" if f[7] == b"d" else "offline"] += 1
+        if socket.envelope:
+            return entries.receipt_frame(self._incarnation[slot.group] + entry_id, f)
+        return entries.plain_receipt(f)
+
+    def message(self, slot: Slot, entry_id: bytes, f: Fields, socket: Socket) -> bytes:
+        """The frame of a message or channel message for one socket."""
+        if socket.envelope:
+            return entries.message_frame(self._incarnation[slot.group] + entry_id, f)
+        return entries.plain_message(f[5], f[-1])
+
+    def close_named(self, slot: Slot, f: Fields, n: int) -> None:
+        """Close what an evict or disconnect entry names, unless it was opened after that entry."""
+        if f[0] == b"d":
+            member = slot.members.get(f[1])
+            for socket in list(member.sockets) if member else ():
+                if socket.joined < n:
+                    socket.close(4500, f[3].decode())
+            return
+        member = slot.members.get(f[3])
+        for socket in list(member.sockets) if member else ():
+            if socket.sid == f[1]:
+                socket.close(4502, "too many sockets for this client")

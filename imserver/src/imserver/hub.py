@@ -1,0 +1,340 @@
+"""The middle of a server: admits sockets, indexes them, lets them go; wires fan-out, replay and presence.
+One event loop, no locks: what has no `await` in it happens at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from time import monotonic
+from typing import Any
+
+from imhelper._backend.aio import Link
+from imhelper.core import keys, scripts
+from imhelper.core.position import Position, StreamId, parse_id, parse_position
+from imhelper.core.slots import group_of
+from imhelper.core.topology import Topology
+from imhelper.errors import RedisUnavailableError
+
+from . import entries
+from .entries import Fields
+from .fanout import Fanout
+from .frames import PING_FRAME
+from .handshake import UNAUTHORIZED, Refusal, Wanted
+from .presence import Presence
+from .replay import Replayer
+from .settings import Settings
+from .socket import ADMITTING, OPEN, READING, Socket
+from .state import Intervals, Slot
+from .stats import Stats
+from .wheel import Wheel
+
+__all__ = ["PATIENCE_SECONDS", "Hub"]
+
+log = logging.getLogger(__name__)
+
+# Handshakes under way at once; more get 503 and come again.
+ADMIT_MAX = 1024
+# How long a request may take to arrive, and a close to be answered.
+PATIENCE_SECONDS = 10.0
+# How long a server that is asked whether it lives has to answer.
+ASK_SECONDS = 0.3
+BUSY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many handshakes at once, come again", "busy", 1)
+FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", "this server holds as many connections as it may", "full", 5)
+DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this server is going away", "draining", 1)
+NOT_READY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "Redis can't be reached now", "unavailable", 2)
+
+
+class Hub:
+    """Everything that sockets share. `boot` names this run of the process; Redis knows its sockets by it."""
+
+    def __init__(self, settings: Settings, link: Link) -> None:
+        self.settings = settings
+        self.link = link
+        self.stats = Stats()
+        self.boot = secrets.token_hex(8)
+        self.boot_raw = self.boot.encode()
+        self.buffer_bytes = settings.buffer_bytes
+        self.topology: Topology | None = None
+        self.slots_count = settings.slots or 128
+        self.groups = 1
+        self.slots: dict[int, Slot] = {}
+        self.incarnation: dict[int, bytes] = {}
+        self.connected: set[Socket] = set()
+        self.pings: Wheel[Socket] = Wheel(max(4, min(100, int(settings.ping_seconds * 4))))
+        self.patience: Wheel[Socket] = Wheel(int(PATIENCE_SECONDS))
+        self.open_count = 0
+        self.ready = False
+        self.redis_up = False
+        self.draining = False
+        self.clock_offset_ms = 0.0
+        self.presence = Presence(self)
+        self.fanout = Fanout(self.stats, self.incarnation, self.clock_ms, self.presence.ack, self._slot_gap)
+        self.replayer = Replayer(self.fanout, self._scan, self.presence.ack, self._gap)
+        # Set by the reader that follows the group of a slot.
+        self.wake_reader: Callable[[Slot], None] = lambda slot: None
+        self.writes_lost: Callable[[int], None] = lambda group: None
+        # Set by the lease keeper: makes it beat at once.
+        self.poke: Callable[[], None] = lambda: None
+        self._numbers = itertools.count(1)
+        self._admitting: set[asyncio.Task[None]] = set()
+        self._questions: dict[bytes, asyncio.Task[bool]] = {}
+        self._answers: dict[bytes, asyncio.Event] = {}
+
+    # What others ask.
+
+    @property
+    def retention(self) -> tuple[int, int, int]:
+        """Entries, bytes and milliseconds that a slot's log keeps, as scripts want them."""
+        s = self.settings
+        return s.retain_entries, s.retain_bytes, int(s.retain_seconds * 1000)
+
+    def tag(self, group: int) -> str:
+        """The hash tag of a group."""
+        return keys.group_tag(self.settings.prefix, group)
+
+    def clock_ms(self) -> float:
+        """Redis's clock, in ms, as last learnt from it."""
+        return monotonic() * 1000 + self.clock_offset_ms
+
+    def members(self) -> int:
+        """How many clients have a socket here."""
+        return sum(len(s.members) for s in self.slots.values())
+
+    # Admission.
+
+    def admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+        """Take a handshake: consume its token, record the socket, then answer."""
+        refusal = None
+        if self.draining:
+            refusal = DRAINING
+        elif not self.ready or not self.redis_up:
+            refusal = NOT_READY
+        elif self.open_count >= self.settings.max_connections:
+            refusal = FULL
+        elif len(self._admitting) >= ADMIT_MAX:
+            refusal = BUSY
+        if refusal is not None:
+            socket.refuse(refusal)
+            return
+        self.spawn(self._admit(socket, wanted, answer))
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run a short job of its own; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(job)
+        self._admitting.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._admitting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a handshake failed", exc_info=task.exception())
+
+    async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+        number = socket.number = next(self._numbers)
+        group = group_of(wanted.slot, self.groups)
+        mode = "e" if socket.envelope else "p"
+        since_incarnation, since_id = _since(wanted.since)
+        try:
+            reply = await self.link.eval(
+                scripts.load("connect"),
+                group,
+                *(self.boot, number, wanted.token, wanted.slot, mode, since_incarnation, since_id),
+                *(self.settings.max_sockets_per_client, *self.retention),
+            )
+        except RedisUnavailableError as error:
+            log.warning("a handshake found Redis unavailable: %s", error)
+            self.presence.gone(group, number, b"")
+            _refuse(socket, NOT_READY)
+            return
+        if reply[0] != b"ok":
+            _refuse(socket, UNAUTHORIZED if reply[0] == b"unknown" else NOT_READY)
+            return
+        _, client, socket.metadata, incarnation, last, start, recovered, chans, past, pending, foreign = reply
+        if foreign:
+            start = await self._oldest(start, foreign, group)
+        if self.incarnation.get(group) != incarnation + b".":
+            self.writes_lost(group)
+            self.incarnation[group] = incarnation + b"."
+        if socket.state != ADMITTING:
+            self.presence.gone(group, number, b"" if socket.envelope else start)
+            return
+        slot = self._slot(wanted.slot, group, parse_id(last))
+        socket.at_id = socket.safe = start
+        socket.at = entries.number(start)
+        # A socket that resumes speaks for what its earlier one got; a fresh one only for what it gets itself.
+        socket.floor = 0 if recovered else socket.at
+        socket.joined = entries.number(last)
+        socket.view = _view(chans, past)
+        socket.member = slot.enter(socket, client)
+        self.open_count += 1
+        if pending:
+            socket.member.pending = max(socket.member.pending, socket.joined)
+        if wanted.since is not None:
+            self.stats.resumes["recovered" if recovered else "lost"] += 1
+            if recovered:
+                # A position that a client comes back with says that all before it is safe with it.
+                self.presence.ack(slot, client, 0, socket.at)
+        elif socket.at < socket.joined:
+            self.stats.resumes["plain"] += 1
+        if socket.envelope:
+            pos = self.incarnation[group] + start
+            ping = self.settings.ping_seconds
+            answer += entries.hello(client, self.settings.server_name, pos, bool(recovered), ping)
+        self.stats.handshakes["ok"] += 1
+        socket.opened(answer)
+        if socket.state == OPEN and socket.at == slot.n:
+            socket.go_live()
+        elif socket.state == OPEN and socket.at < slot.n:
+            self.replayer.want(slot)
+
+    def _slot(self, number: int, group: int, last: StreamId) -> Slot:
+        slot = self.slots.get(number)
+        if slot is None:
+            key = keys.log(self.tag(group), number).encode()
+            slot = self.slots[number] = Slot(number, group, key, last)
+            self.wake_reader(slot)
+        return slot
+
+    async def _oldest(self, start: bytes, foreign: list[bytes], group: int) -> bytes:
+        """Where a plain socket starts that found others of its client: before what a dead server may have kept."""
+        for boot, pos in zip(foreign[::2], foreign[1::2], strict=True):
+            if parse_id(pos) < parse_id(start) and not await self.asks(boot, group):
+                start = pos
+        return start
+
+    async def asks(self, boot: bytes, group: int) -> bool:
+        """Ask the reader of another boot whether it lives; False when it does not answer soon. Questions are shared."""
+        question = self._questions.get(boot)
+        if question is None:
+            question = self._questions[boot] = asyncio.get_running_loop().create_task(self._ask(boot, group))
+            question.add_done_callback(lambda _: self._questions.pop(boot, None))
+        return await asyncio.shield(question)
+
+    async def _ask(self, boot: bytes, group: int) -> bool:
+        answer = self._answers[boot] = asyncio.Event()
+        try:
+            if not await self.link.eval(scripts.load("wake"), group, boot, "q", self.boot):
+                return False
+            async with asyncio.timeout(ASK_SECONDS):
+                await answer.wait()
+        except (TimeoutError, RedisUnavailableError):
+            return False
+        finally:
+            del self._answers[boot]
+        return True
+
+    def answered(self, boot: bytes) -> None:
+        """Another boot has answered a question."""
+        if boot in self._answers:
+            self._answers[boot].set()
+
+    # While sockets are open.
+
+    def acked_by_client(self, socket: Socket, pos: Position) -> None:
+        """A client says that all up to a position is safe; never more than was written to its socket."""
+        slot, member = socket.member.slot, socket.member
+        if b"%d." % pos.incarnation != self.incarnation[slot.group] or not member.pending:
+            return
+        written = slot.n if socket.live else socket.at
+        self.presence.ack(slot, member.client, socket.floor, min(pos.id.n, written))
+
+    def replay(self, socket: Socket) -> None:
+        """A waiting socket can take more."""
+        self.replayer.want(socket.member.slot)
+
+    def too_slow(self, socket: Socket) -> None:
+        """A live socket's buffer is over its bound. Closed after the current fan-out, which iterates over it."""
+        asyncio.get_running_loop().call_soon(self._close_slow, socket)
+
+    def _close_slow(self, socket: Socket) -> None:
+        if socket.state == OPEN and socket.paused:
+            self.stats.slow_consumers += 1
+            socket.close(4001, "too slow")
+
+    def _gap(self, socket: Socket) -> None:
+        self.stats.gaps += 1
+        socket.close(4002, "history was lost: reload")
+
+    def _slot_gap(self, slot: Slot) -> None:
+        log.warning("slot %d: the log jumped after %s", slot.number, slot.id.decode())
+        self.stats.gaps += 1
+        for member in list(slot.members.values()):
+            for socket in [s for s in member.sockets if s.live]:
+                socket.close(4002, "history was lost: reload")
+        self.writes_lost(slot.group)
+
+    async def tell_loss(self, group: int) -> None:
+        """Redis lost writes: envelope clients are told by 4002, at the drain rate; plain ones can't be told."""
+        sockets = [s for s in self.connected if s.state == OPEN and s.envelope and s.member.slot.group == group]
+        for socket in sockets:
+            socket.close(4002, "Redis lost writes: reload")
+            await asyncio.sleep(1 / self.settings.drain_rate)
+
+    async def _scan(self, slot: Slot, after: bytes, upto: bytes, count: int) -> list[tuple[bytes, Fields]]:
+        reply = await self.link.command(slot.group, "XRANGE", slot.key, b"(" + after, upto, "COUNT", count)
+        return [(entry[0], entry[1]) for entry in reply]
+
+    # When sockets go.
+
+    def left(self, socket: Socket, code: int) -> None:
+        """An open socket leaves every index; Redis is told soon, in a batch."""
+        slot = socket.member.slot
+        pos = b""
+        if not socket.envelope and code != 4002:
+            written = slot.id if socket.live else socket.at_id
+            pos = socket.safe if socket.transport.get_write_buffer_size() else written
+        slot.exit(socket)
+        self.open_count -= 1
+        self.stats.disconnects[str(code)] += 1
+        self.presence.gone(slot.group, socket.number, pos)
+        if not slot.members:
+            slot.idle_since = monotonic()
+
+    def close_all(self, code: int, reason: str) -> None:
+        """Close every open socket now."""
+        for socket in [s for s in self.connected if s.state == OPEN]:
+            socket.close(code, reason)
+
+    def look_at_ping(self, socket: Socket) -> None:
+        """A socket's turn on the wheel: dead if it gave no sign of life for a round, else it is pinged."""
+        if not socket.alive:
+            socket.close(4000, "ping timeout")
+        else:
+            socket.alive = False
+            socket.transport.write(PING_FRAME)
+
+    def lose_patience(self, socket: Socket) -> None:
+        """A handshake or a close that took too long."""
+        if socket.state == READING:
+            self.stats.handshakes["timeout"] += 1
+        socket.transport.abort()
+
+
+def _refuse(socket: Socket, refusal: Refusal) -> None:
+    if socket.state == ADMITTING:
+        socket.refuse(refusal)
+
+
+def _since(since: str | None) -> tuple[str, str]:
+    """Incarnation and id of what a client sent as `since`; what can't be read counts as a foreign position."""
+    if since is None:
+        return "", ""
+    pos = parse_position(since)
+    return ("-", "0-0") if pos is None else (str(pos.incarnation), bytes(pos.id).decode())
+
+
+def _view(chans: list[bytes], past: list[bytes]) -> Intervals | None:
+    """The memberships of a client, now and in the window, as the connect script gives them."""
+    if not chans and not past:
+        return None
+    view: Intervals = {}
+    for span in past:
+        joined, left, chan = span.split(b" ", 2)
+        view.setdefault(chan, []).append((int(joined), int(left)))
+    for chan, joined in zip(chans[::2], chans[1::2], strict=True):
+        view.setdefault(chan, []).append((int(joined), None))
+    return view

@@ -1,0 +1,206 @@
+"""The server's lease: renews it, learns the topology and of the other servers, reclaims the dead ones' sockets.
+What another server did wrong or too late can't corrupt anything: every script checks the boot's marker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from imhelper.core import scripts
+from imhelper.core.leases import Lease, parse_leases
+from imhelper.core.topology import ACTIVE, DRAINING, FORMAT, Topology
+from imhelper.errors import RedisUnavailableError, TopologyError
+
+from . import __version__
+from .observer import Observer, Silent
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Fenced", "LeaseKeeper"]
+
+log = logging.getLogger(__name__)
+
+RECLAIM_BATCH = 200
+# Servers that see the same death go one after the other, so that mostly one does the work.
+STAGGER_SECONDS = 0.15
+
+
+class Fenced(Exception):
+    """Another boot has this server's name, or its sockets were reclaimed: it must end."""
+
+
+class LeaseKeeper:
+    """Beats a few times a lease. `run` raises Fenced when this boot was ended by others.
+
+    `publish` is called after each beat with the leases that are alive, when the topology is `self`.
+    """
+
+    def __init__(self, hub: Hub, publish: Callable[[dict[str, Lease]], Awaitable[None]] | None) -> None:
+        self._hub = hub
+        self._publish = publish
+        self._observer = Observer(hub.settings.server_name, hub.settings.lease_seconds)
+        self._poked = asyncio.Event()
+        self._run_id: bytes | None = None
+        self._epoch_seen = ""
+        self._first = True
+        self._orphans: dict[bytes, float] = {}
+        self._looked = 0.0
+        self.leases: dict[str, Lease] = {}
+        hub.poke = self._poked.set
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two beats."""
+        return self._hub.settings.lease_seconds / 5
+
+    async def run(self) -> None:
+        """Beat for ever, sooner when poked."""
+        while True:
+            began = monotonic()
+            try:
+                await self.beat()
+                await self._adopt_orphans()
+            except RedisUnavailableError as error:
+                self._observer.failed()
+                if self._hub.redis_up:
+                    log.warning("Redis is unavailable: %s", error)
+                self._hub.redis_up = False
+            due = min(began + self.interval, self._observer.next_deadline() + 0.01)
+            try:
+                async with asyncio.timeout(max(0.05, due - monotonic())):
+                    await self._poked.wait()
+            except TimeoutError:
+                continue
+            self._poked.clear()
+            # Several pokes at once are one beat.
+            await asyncio.sleep(0.05)
+
+    def _report(self) -> str:
+        hub = self._hub
+        return json.dumps(
+            {
+                "url": hub.settings.url,
+                "state": DRAINING if hub.draining else ACTIVE,
+                "connections": hub.open_count,
+                "epoch": hub.topology.epoch if hub.topology else 0,
+                "format": FORMAT,
+                "version": __version__,
+            },
+            separators=(",", ":"),
+        )
+
+    async def _call(self, may_restore: bool) -> list[bytes]:
+        hub = self._hub
+        reply: list[bytes] = await hub.link.eval(
+            *(scripts.load("beat"), None, hub.settings.server_name, hub.boot, int(self._first)),
+            *(self._report(), self._epoch_seen, int(may_restore)),
+        )
+        return reply
+
+    async def beat(self) -> None:
+        """Renew the lease once. Raises RedisUnavailableError, Fenced, TopologyError."""
+        hub = self._hub
+        reply = await self._call(False)
+        lost = reply[0] == b"lost"
+        if lost:
+            reply = await self._call(True)
+        status, now_ms, run, replaced, epoch, record, flat = reply
+        now = monotonic()
+        if status == b"fenced":
+            hub.stats.fenced += 1
+            raise Fenced
+        hub.clock_offset_ms = int(now_ms) - now * 1000
+        if not hub.redis_up:
+            log.info("Redis answers")
+        hub.redis_up = True
+        self.leases = parse_leases(flat, int(now_ms))  # type: ignore[arg-type]
+        if record:
+            self._learn(record, epoch)
+        if self._first:
+            self._first = False
+            if replaced:
+                log.warning("this name was held by an earlier boot, whose sockets are reclaimed now")
+                await self.reclaim(replaced.decode())
+        elif lost or (self._run_id is not None and run != self._run_id):
+            for group in range(hub.groups):
+                hub.writes_lost(group)
+            await hub.presence.restore()
+        self._run_id = run
+        beats = {name: (at.boot, at.beat) for name, at in self.leases.items()}
+        silent = self._observer.observed(now, run.decode(), beats)
+        if silent:
+            hub.spawn(self._fence(silent))
+        if self._publish is not None:
+            gone = {s.name for s in silent}
+            await self._publish({n: at for n, at in self.leases.items() if n not in gone})
+
+    def _learn(self, record: bytes, epoch: bytes) -> None:
+        topology = Topology.from_json(record, int(epoch))
+        hub, old = self._hub, self._hub.topology
+        self._epoch_seen = epoch.decode()
+        if hub.settings.slots is not None and hub.settings.slots != topology.slots:
+            raise TopologyError(
+                f"IM_SLOTS must be {topology.slots}, as the published topology has, not '{hub.settings.slots}'"
+            )
+        if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
+            raise TopologyError("the topology's slots or groups were changed under a running server")
+        hub.topology = topology
+        hub.slots_count, hub.groups = topology.slots, topology.groups
+        log.info("topology: epoch %d, servers %s", topology.epoch, ", ".join(s.name for s in topology.servers))
+
+    async def _fence(self, silent: list[Silent]) -> None:
+        alive = sorted(n for n in self.leases if n not in {s.name for s in silent})
+        for dead in silent:
+            order = sorted(alive, key=lambda n: blake2b(f"{n}\n{dead.boot}".encode()).digest())
+            me = self._hub.settings.server_name
+            await asyncio.sleep(STAGGER_SECONDS * (order.index(me) if me in order else 0))
+            try:
+                if await self._hub.link.eval(scripts.load("fence"), None, dead.name, dead.boot, dead.beat):
+                    log.warning("server %s is dead: its sockets are reclaimed", dead.name)
+                    await self.reclaim(dead.boot)
+            except RedisUnavailableError as error:
+                log.warning("reclaiming %s stopped and is taken up again later: %s", dead.name, error)
+                return
+
+    async def reclaim(self, boot: str) -> None:
+        """Take a dead boot's sockets back, in bounded batches. Raises RedisUnavailableError; safe to repeat."""
+        hub = self._hub
+        grace = int(hub.settings.grace_seconds * 1000)
+        for group in range(hub.groups):
+            # Markers first, everywhere: from then on the dead can write nothing.
+            await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention)
+        for group in range(hub.groups):
+            left = 1
+            while left:
+                gone, left = await hub.link.eval(
+                    scripts.load("reclaim"), group, boot, RECLAIM_BATCH, grace, *hub.retention
+                )
+                hub.stats.reclaims += gone
+                await asyncio.sleep(0)
+
+    async def _adopt_orphans(self) -> None:
+        """Boots that a group knows but that hold no lease: reclaims cut short, leases that Redis lost."""
+        hub = self._hub
+        held = {at.boot.encode() for at in self.leases.values()}
+        held.add(hub.boot_raw)
+        now = monotonic()
+        if now - self._looked < hub.settings.lease_seconds:
+            return
+        self._looked = now
+        found: dict[bytes, float] = {}
+        for group in range(hub.groups):
+            boots, dying = await hub.link.eval(scripts.load("orphans"), group)
+            for boot in [*boots, *dying]:
+                if boot not in held:
+                    found[boot] = self._orphans.get(boot, now)
+        self._orphans = found
+        for boot, since in found.items():
+            if now - since >= hub.settings.lease_seconds:
+                log.warning("a boot without a lease is reclaimed")
+                await self.reclaim(boot.decode())

@@ -1,0 +1,186 @@
+"""What a server tells Redis about its sockets after the handshake, in batches: gone, acked, where plain ones are.
+Nothing is dropped while Redis is away: what could not be told is told later, and a repeated call changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from imhelper.core import scripts
+from imhelper.core.position import parse_id
+from imhelper.errors import RedisUnavailableError
+
+from .socket import OPEN, Socket
+from .state import Slot
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Presence"]
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+RETRY_SECONDS = 0.5
+POSITIONS_SECONDS = 1.0
+# A slot that lost its last client is read a little longer: clients come back.
+IDLE_SECONDS = 30.0
+
+
+class Presence:
+    """Queues what `gone` and `ack` are told, one queue a group, and empties them in batches.
+
+    Both queues are bounded by what causes them: one item a socket that was open, one a client and reading of its log.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._gone: dict[int, deque[tuple[int, bytes]]] = {}
+        self._acks: dict[int, dict[tuple[bytes, int], tuple[int, Slot]]] = {}
+        self._work = asyncio.Event()
+        self._sent: dict[int, bytes] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was told."""
+        return not any(self._gone.values()) and not any(self._acks.values())
+
+    def gone(self, group: int, number: int, pos: bytes) -> None:
+        """A socket that Redis may know is no more. `pos` is where a plain one was."""
+        self._gone.setdefault(group, deque()).append((number, pos))
+        self._work.set()
+
+    def ack(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
+        """The receipts of a client for entries lo < n <= hi are true."""
+        acks = self._acks.setdefault(slot.group, {})
+        known = acks.get((client, lo))
+        acks[client, lo] = (hi if known is None else max(hi, known[0]), slot)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Tell Redis, for ever."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self.flush()
+            except RedisUnavailableError as error:
+                log.warning("presence waits for Redis: %s", error)
+                self._work.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def flush(self) -> None:
+        """Tell what is queued now. Raises RedisUnavailableError with everything untold still queued."""
+        for group in list(self._acks):
+            await self._flush_acks(group)
+        for group in list(self._gone):
+            await self._flush_gone(group)
+
+    async def _flush_gone(self, group: int) -> None:
+        hub, queue = self._hub, self._gone[group]
+        grace = int(hub.settings.grace_seconds * 1000)
+        while queue:
+            batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+            args = [x for item in batch for x in item]
+            try:
+                await hub.link.eval(scripts.load("close"), group, hub.boot, grace, *hub.retention, *args)
+            except BaseException:
+                queue.extendleft(reversed(batch))
+                raise
+
+    async def _flush_acks(self, group: int) -> None:
+        hub, acks = self._hub, self._acks[group]
+        while acks:
+            batch = [(key, acks.pop(key)) for key in list(acks)[:BATCH]]
+            args = [x for (client, lo), (hi, _) in batch for x in (client, lo, hi)]
+            try:
+                left = await hub.link.eval(scripts.load("ack"), group, *hub.retention, *args)
+            except BaseException:
+                for (client, lo), (hi, slot) in batch:
+                    self.ack(slot, client, lo, hi)
+                raise
+            for ((client, _), (hi, slot)), count in zip(batch, left, strict=True):
+                member = slot.members.get(client)
+                if member is not None and not count and member.pending <= hi:
+                    member.pending = 0
+
+    async def run_positions(self) -> None:
+        """Once a second: tell where the plain sockets of each slot are, and let go of slots without clients."""
+        while True:
+            await asyncio.sleep(POSITIONS_SECONDS)
+            try:
+                await self._positions()
+            except RedisUnavailableError as error:
+                log.info("positions wait for Redis: %s", error)
+            now = monotonic()
+            for slot in list(self._hub.slots.values()):
+                if not slot.members and not slot.queue and now - slot.idle_since > IDLE_SECONDS:
+                    del self._hub.slots[slot.number]
+                    self._sent.pop(slot.number, None)
+
+    async def _positions(self) -> None:
+        told: dict[int, list[tuple[int, bytes]]] = {}
+        for slot in self._hub.slots.values():
+            if slot.plain:
+                position = _position(slot)
+                if self._sent.get(slot.number) != position:
+                    told.setdefault(slot.group, []).append((slot.number, position))
+        for group, items in told.items():
+            args = [x for item in items for x in item]
+            await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
+            self._sent.update(items)
+
+    async def restore(self) -> None:
+        """Redis lost writes: record again what this server holds and remove what it does not."""
+        hub = self._hub
+        self._sent.clear()
+        sockets: dict[int, list[Socket]] = {}
+        for slot in hub.slots.values():
+            for member in slot.members.values():
+                sockets.setdefault(slot.group, []).extend(member.sockets)
+        restored = 0
+        for group in range(hub.groups):
+            await hub.link.eval(scripts.load("boot"), group, hub.boot)
+            held = sockets.get(group, [])
+            for batch in _batches(held, BATCH):
+                restored += await hub.link.eval(
+                    scripts.load("restore"), group, hub.boot, *[x for s in batch for x in _record(s)]
+                )
+            numbers = {b"%d" % s.number for s in held}
+            known = await hub.link.command(group, "HKEYS", f"{hub.tag(group)}:bs:{hub.boot}")
+            newest = max((s.number for s in held), default=0)
+            for number in known:
+                # Newer ones are handshakes under way.
+                if number not in numbers and int(number) <= newest:
+                    self.gone(group, int(number), b"")
+        log.warning("Redis had lost writes: %d sockets were recorded again", restored)
+
+
+def _batches(items: list[Socket], size: int) -> Iterator[list[Socket]]:
+    for at in range(0, len(items), size):
+        yield [s for s in items[at : at + size] if s.state == OPEN]
+
+
+def _record(socket: Socket) -> list[Any]:
+    member = socket.member
+    mode = "e" if socket.envelope else "p"
+    position = member.slot.id if socket.live else socket.at_id
+    chans = member.chans or {}
+    flat = [x for item in chans.items() for x in item]
+    record = [socket.number, member.slot.number, member.client, position, mode, socket.metadata, len(chans)]
+    return record + flat
+
+
+def _position(slot: Slot) -> bytes:
+    """Where the plain sockets of a slot are: the cursor, or before what the slowest has not been given."""
+    behind = [s.at_id for s in slot.waiting if not s.envelope and s.at < slot.n]
+    for socket in list(slot.stalled):
+        if socket.transport.get_write_buffer_size():
+            behind.append(socket.safe)
+        else:
+            slot.stalled.discard(socket)
+    return min((slot.id, *behind), key=parse_id)

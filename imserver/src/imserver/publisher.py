@@ -1,0 +1,82 @@
+"""Publishes the topology when there is no operator: the servers elect one of themselves by a lease in Redis.
+Whoever holds it derives the table from the live leases; the publishing script lets only the holder through."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from imhelper.core import scripts
+from imhelper.core.leases import Lease
+from imhelper.core.planner import plan_table
+from imhelper.core.slots import CLUSTER_GROUPS
+from imhelper.core.topology import ACTIVE, DRAINING, ServerEntry, Topology
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["SelfPublisher", "derive"]
+
+log = logging.getLogger(__name__)
+
+TERM_MS = 15000
+DEFAULT_SLOTS = 128
+
+
+def derive(leases: dict[str, Lease], old: Topology | None, slots: int, groups: int, lease_seconds: float) -> Topology:
+    """The topology that these leases call for; its epoch is the old one's, for the publishing script decides it.
+
+    A server whose lease is dead on Redis's clock is left out, unless all are: an empty table helps nobody.
+    """
+    fresh = {n: at for n, at in leases.items() if at.age <= lease_seconds} or leases
+    servers = tuple(
+        ServerEntry(name, at.url, DRAINING if at.state == DRAINING else ACTIVE) for name, at in sorted(fresh.items())
+    )
+    table = plan_table(servers, old, slots)
+    return Topology(epoch=old.epoch if old else 0, slots=slots, groups=groups, servers=servers, table=table)
+
+
+class SelfPublisher:
+    """Called after each beat: takes or keeps the publisher's lease and publishes what has changed."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._refused = False
+        self.holder: str | None = None
+
+    async def __call__(self, leases: dict[str, Lease]) -> None:
+        """Publish if this server may and the topology is not what the leases call for."""
+        hub = self._hub
+        reply = await hub.link.eval(scripts.load("publisher"), None, "take", "self", "self", hub.boot, TERM_MS, 0)
+        if not reply[0]:
+            self._denied(reply[1].decode())
+            self.holder = reply[3].decode()
+            return
+        self.holder = hub.boot
+        old = hub.topology
+        slots = old.slots if old else hub.settings.slots or DEFAULT_SLOTS
+        groups = old.groups if old else (CLUSTER_GROUPS if hub.link.groups > 1 else 1)
+        new = derive(leases, old, slots, groups, hub.settings.lease_seconds)
+        limits = hub.settings.limits
+        if old and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
+            return
+        new = Topology(old.epoch if old else 0, slots, groups, new.servers, new.table, limits)
+        highest = max((int(at.report.get("epoch", 0)) for at in leases.values()), default=0)
+        reply = await hub.link.eval(
+            *(scripts.load("publish"), None, "self", "self", hub.boot),
+            *(old.epoch if old else "", highest, new.to_json()),
+        )
+        if reply[0]:
+            log.info("published the topology: %s", ", ".join(f"{s.name} ({s.state})" for s in new.servers))
+            hub.poke()
+
+    def _denied(self, kind: str) -> None:
+        if kind == "operator" and not self._refused:
+            self._refused = True
+            log.error("IM_TOPOLOGY is self, but an operator owns this prefix: this server publishes nothing")
+
+    async def release(self) -> None:
+        """Give the lease back, so that another server need not wait for its end. Raises RedisUnavailableError."""
+        await self._hub.link.eval(
+            scripts.load("publisher"), None, "release", "self", "self", self._hub.boot, TERM_MS, 0
+        )

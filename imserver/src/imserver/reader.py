@@ -1,0 +1,189 @@
+"""Reads the logs of one group's slots with one blocking XREAD, and the server's own wake stream with them.
+What comes back through the wake stream proves that the whole way works: that is the canary."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from imhelper._backend.aio import Dedicated
+from imhelper.core import keys, scripts
+from imhelper.core.position import parse_id
+from imhelper.errors import RedisUnavailableError
+
+from .state import Slot
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Reader"]
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 2.0
+# At most some 200 reads a second: under load entries come in batches.
+PAUSE_SECONDS = 0.005
+READ_BYTES = 4194304
+CANARY_SECONDS = 1.0
+CANARY_PATIENCE = 4.0
+RETRY_SECONDS = 0.25
+
+
+class Reader:
+    """Follows the slots of one group that the hub holds. `run` and `run_canary` never end by themselves."""
+
+    def __init__(self, hub: Hub, group: int) -> None:
+        self._hub = hub
+        self.group = group
+        self._wake_key = keys.wake(hub.tag(group), hub.boot).encode()
+        self._wake_id = b"0-0"
+        self._entry_bytes = 500.0
+        self._connection: Dedicated | None = None
+        self._unsure = True
+        self._waking = False
+        self._canary_sent = 0.0
+        self._canary_seen = monotonic()
+        self.seen_once = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether what was written to the wake stream came back lately."""
+        return self.seen_once and monotonic() - self._canary_seen < CANARY_PATIENCE
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest canary that has not come back; 0 when all have."""
+        return max(0.0, monotonic() - self._canary_sent) if self._canary_sent > self._canary_seen else 0.0
+
+    def doubt(self) -> None:
+        """Redis may have lost writes: compare before the next read."""
+        self._unsure = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Make a blocked read return at once, for there is a new slot to read."""
+        if not self._waking:
+            self._waking = True
+            self._hub.spawn(self._wake())
+
+    async def _wake(self) -> None:
+        try:
+            await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "w", "")
+        except RedisUnavailableError:
+            log.debug("a wake found Redis unavailable: the read has ended by itself then")
+        finally:
+            self._waking = False
+
+    async def run(self) -> None:
+        """Read for ever; connect again when the connection is lost or silent."""
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = await self._hub.link.dedicated(self.group, timeout=BLOCK_SECONDS + 3.0)
+                    self._unsure = True
+                    self._wake_id = b"0-0"
+                if self._unsure:
+                    self._unsure = False
+                    await self._verify()
+                began = monotonic()
+                if await self._read(self._connection):
+                    await asyncio.sleep(max(0.0, PAUSE_SECONDS - (monotonic() - began)))
+            except RedisUnavailableError as error:
+                log.warning("the reader of group %d lost Redis: %s", self.group, error)
+                await self._hang_up()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _read(self, connection: Dedicated) -> bool:
+        group, busy = self.group, self._hub.fanout.busy
+        by_key: dict[bytes, Slot] = {s.key: s for s in self._hub.slots.values() if s.group == group and not s.queued}
+        # COUNT is per stream: bounded so that even if every slot has that much, a read stays a few megabytes.
+        count = max(4, min(1000, int(READ_BYTES / self._entry_bytes / (len(by_key) + 1))))
+        block = () if busy else ("BLOCK", int(BLOCK_SECONDS * 1000))
+        reply = await connection.call(
+            *("XREAD", "COUNT", count, *block, "STREAMS", self._wake_key, *by_key, self._wake_id),
+            *(s.read for s in by_key.values()),
+        )
+        if busy and not reply:
+            return True
+        for key, batch in reply or ():
+            if key == self._wake_key:
+                self._woken(batch)
+            elif self._hub.slots.get(by_key[key].number) is by_key[key]:
+                largest = max(len(fields[-1]) for _, fields in batch) + 200
+                self._entry_bytes = max(500.0, largest, self._entry_bytes * 0.9)
+                self._hub.fanout.offer(by_key[key], [(entry[0], entry[1]) for entry in batch])
+        return bool(reply)
+
+    def _woken(self, batch: list[Any]) -> None:
+        self._wake_id = batch[-1][0]
+        for _, (kind, value) in batch:
+            if kind == b"c":
+                self._canary_seen = max(self._canary_seen, float(value))
+                self.seen_once = True
+                self._hub.stats.reader_lag = monotonic() - float(value)
+            elif kind == b"q":
+                self._hub.spawn(self._answer(value))
+            elif kind == b"a":
+                self._hub.answered(value)
+            elif kind == b"p":
+                self._hub.poke()
+
+    async def _answer(self, boot: bytes) -> None:
+        try:
+            await self._hub.link.eval(scripts.load("wake"), self.group, boot, "a", self._hub.boot)
+        except RedisUnavailableError:
+            log.debug("an answer found Redis unavailable")
+
+    async def run_canary(self) -> None:
+        """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""
+        while True:
+            await asyncio.sleep(CANARY_SECONDS)
+            sent = monotonic()
+            try:
+                written = await self._hub.link.eval(
+                    scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}"
+                )
+            except RedisUnavailableError:
+                # The way to Redis is down as a whole; that is not the reader's fault.
+                self._canary_seen = monotonic()
+                continue
+            if self._canary_sent <= self._canary_seen:
+                self._canary_sent = sent
+            if written and monotonic() - self._canary_seen > CANARY_PATIENCE and self._connection is not None:
+                log.warning("group %d: what is written does not come back; the reader connects again", self.group)
+                self._canary_seen = monotonic()
+                self.seen_once = False
+                await self._connection.close()
+
+    async def _verify(self) -> None:
+        hub = self._hub
+        slots = [s for s in hub.slots.values() if s.group == self.group]
+        known = hub.incarnation.get(self.group, b"").rstrip(b".")
+        args = [x for s in slots for x in (s.number, s.read)]
+        incarnation, *lasts = await hub.link.eval(scripts.load("verify"), self.group, "0", known, *args)
+        if known and incarnation != known:
+            log.warning("group %d: Redis lost writes; incarnation %s", self.group, incarnation.decode())
+            for slot, last in zip(slots, lasts, strict=True):
+                _rewind(slot, last)
+            hub.incarnation[self.group] = incarnation + b"."
+            hub.spawn(hub.tell_loss(self.group))
+        elif not known:
+            hub.incarnation[self.group] = incarnation + b"."
+
+
+def _rewind(slot: Slot, last: bytes) -> None:
+    """Go back to where the log ends now, if it ends before what was read."""
+    if parse_id(last) < parse_id(slot.read):
+        slot.queue.clear()
+        slot.read = slot.id = last
+        slot.n = parse_id(last).n
+    for socket in slot.waiting:
+        if socket.at > slot.n:
+            socket.at, socket.at_id = slot.n, slot.id

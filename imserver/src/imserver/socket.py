@@ -1,0 +1,292 @@
+"""One connection: HTTP until the 101, then WebSocket frames. No task and no timer of its own.
+A quiet socket keeps nothing of its handshake; a parser for unusual frames is made when one comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, cast
+
+from websockets.exceptions import InvalidMessage
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from imhelper.core.position import parse_position
+
+from . import entries, frames, handshake
+from .unusual import Unusual
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .state import Intervals, Member
+
+__all__ = ["FRAME_MAX", "Socket"]
+
+# What a client may send in one message, in bytes; more closes with 1009.
+FRAME_MAX = 4096
+HEAD_MAX = 65536
+
+READING, ADMITTING, OPEN, CLOSING = range(4)
+
+
+class Socket(asyncio.Protocol):
+    """A client's connection.
+
+    `at` is the number of the last entry written while it is not live; a live socket is where its slot's cursor is.
+    `floor` is the number after which everything was meant for it, `joined` the log's last number when it connected,
+    `safe` the id of the last entry known to be in the kernel's hands.
+    """
+
+    __slots__ = (
+        "alive",
+        "at",
+        "at_id",
+        "bucket",
+        "early",
+        "envelope",
+        "floor",
+        "head",
+        "hub",
+        "joined",
+        "live",
+        "member",
+        "metadata",
+        "number",
+        "parser",
+        "paused",
+        "safe",
+        "state",
+        "transport",
+        "view",
+    )
+
+    transport: asyncio.Transport
+    member: Member
+    envelope: bool
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.state = READING
+        self.head: ServerProtocol | None = None
+        self.parser: Unusual | None = None
+        self.early = b""
+        self.live = False
+        self.alive = True
+        self.paused = False
+        self.number = 0
+        self.bucket = 0
+        self.metadata = b""
+        self.at = self.floor = self.joined = 0
+        self.at_id = self.safe = b"0-0"
+        self.view: Intervals | None = None
+
+    @property
+    def sid(self) -> bytes:
+        """The name of this socket in Redis."""
+        return b"%s.%d" % (self.hub.boot_raw, self.number)
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start waiting for a request, for a limited time."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(self.hub.buffer_bytes, self.hub.buffer_bytes // 4)
+        self.bucket = self.hub.patience.add(self)
+        self.hub.connected.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client, at whatever state."""
+        self.alive = True
+        if self.state == OPEN:
+            self._frames(data)
+        elif self.state == READING:
+            self._head(data)
+        elif self.state == CLOSING:
+            self._closing(data)
+        elif self.state == ADMITTING:
+            self.early += data
+            if len(self.early) > FRAME_MAX:
+                self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """The buffer is over its bound: a live socket is too slow, a replaying one waits."""
+        self.paused = True
+        if self.live:
+            self.hub.too_slow(self)
+
+    def resume_writing(self) -> None:
+        """The buffer has drained: a replay goes on."""
+        self.paused = False
+        if self.state == OPEN and not self.live:
+            self.hub.replay(self)
+
+    def eof_received(self) -> None:
+        """The client will send no more; the transport closes once its buffer is written."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, however it ended."""
+        self._leave(1006)
+        self.hub.patience.remove(self, self.bucket)
+        self.hub.connected.discard(self)
+        self.state = CLOSING
+        self.head = self.parser = None
+
+    # The handshake.
+
+    def _head(self, data: bytes) -> None:
+        if self.head is None:
+            self.head = handshake.new_parser()
+        parser = self.head
+        parser.receive_data(data)
+        self.at += len(data)
+        for event in parser.events_received():
+            if isinstance(event, Request):
+                self._request(parser, event)
+                return
+        if isinstance(parser.handshake_exc, InvalidMessage):
+            self.refuse(handshake.BAD_REQUEST)
+        elif parser.handshake_exc is not None:
+            self._refuse_as(parser)
+        elif self.at > HEAD_MAX:
+            self.refuse(handshake.TOO_LARGE)
+
+    def _refuse_as(self, parser: ServerProtocol) -> None:
+        """Send the answer that `websockets` has for a request that is none."""
+        self.hub.stats.handshakes["bad_request"] += 1
+        self.transport.writelines(parser.data_to_send())
+        self._end()
+
+    def _request(self, parser: ServerProtocol, request: Request) -> None:
+        answer = parser.accept(request)
+        wanted = handshake.inspect(request, self.hub.settings.allowed_origins, self.hub.slots_count)
+        refused_path = isinstance(wanted, handshake.Refusal) and wanted.result == "not_found"
+        if answer.status_code != 101 and not refused_path:
+            parser.send_response(answer)
+            self._refuse_as(parser)
+            return
+        if isinstance(wanted, handshake.Refusal):
+            self.refuse(wanted)
+            return
+        parser.send_response(answer)
+        self.envelope = wanted.envelope
+        self.state = ADMITTING
+        self.head = None
+        self.at = 0
+        self.hub.admit(self, wanted, b"".join(parser.data_to_send()))
+
+    def refuse(self, refusal: handshake.Refusal) -> None:
+        """Answer with HTTP and hang up."""
+        self.hub.stats.handshakes[refusal.result] += 1
+        self.transport.write(handshake.response(refusal))
+        self._end()
+
+    def opened(self, answer: bytes) -> None:
+        """The client is recorded: answer 101 (and hello with it), and from now on speak frames."""
+        self.state = OPEN
+        self.hub.patience.remove(self, self.bucket)
+        self.bucket = self.hub.pings.add(self)
+        self.transport.write(answer)
+        early, self.early = self.early, b""
+        if early:
+            self._frames(early)
+
+    # Frames.
+
+    def _frames(self, data: bytes) -> None:
+        if self.parser is None:
+            at = 0
+            for opcode, payload, after in frames.short_frames(data):
+                at = after
+                if opcode == frames.TEXT:
+                    self._text(payload)
+                elif opcode == frames.PING:
+                    self.transport.write(frames.frame(frames.PONG, payload))
+                elif opcode == frames.BINARY:
+                    self._binary()
+                if self.state != OPEN:
+                    return
+            if at == len(data):
+                return
+            data = data[at:]
+            self.parser = Unusual(FRAME_MAX)
+        read = self.parser.feed(data)
+        if read.out:
+            self.transport.write(read.out)
+        if read.closed is not None:
+            self._leave(read.closed)
+            self._end()
+            return
+        if read.binary:
+            self._binary()
+        for text in read.texts:
+            if self.state == OPEN and not read.binary:
+                self._text(text)
+
+    def _binary(self) -> None:
+        if self.envelope:
+            self.close(4501, "binary frames are not part of the protocol")
+
+    def _text(self, payload: bytes) -> None:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self.close(1007, "text must be UTF-8")
+            return
+        if not self.envelope:
+            return
+        try:
+            command = json.loads(text)
+            kind = command.get("t") if isinstance(command, dict) else None
+        except (ValueError, RecursionError):
+            kind = None
+        if kind == "ping":
+            self.transport.write(entries.pong(self.position()))
+        elif kind == "ack" and isinstance(command.get("pos"), str):
+            pos = parse_position(command["pos"])
+            if pos is None:
+                self.close(4501, "the position of an ack is not readable")
+            else:
+                self.hub.acked_by_client(self, pos)
+        else:
+            self.close(4501, "only ack and ping may be sent")
+
+    def position(self) -> bytes:
+        """POS: everything up to it was written to this socket."""
+        slot = self.member.slot
+        return self.hub.incarnation[slot.group] + (slot.id if self.live else self.at_id)
+
+    def go_live(self) -> None:
+        """Join the live flow: everything up to the slot's cursor was written."""
+        view, self.view = self.view, None
+        self.safe = self.member.slot.id
+        self.member.slot.promote(self, view or {})
+
+    # The end.
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame and leave every index at once; the connection ends when the client answers, or soon."""
+        if self.state != OPEN:
+            return
+        self._leave(code)
+        self.transport.write(frames.close_frame(code, reason))
+
+    def _closing(self, data: bytes) -> None:
+        if self.parser is None:
+            self.parser = Unusual(FRAME_MAX)
+        if self.parser.feed(data).closed is not None:
+            self.transport.close()
+
+    def _end(self) -> None:
+        """Hang up after what is in the buffer, within the time that the wheel gives."""
+        self.state = CLOSING
+        self.head = self.parser = None
+        self.transport.close()
+
+    def _leave(self, code: int) -> None:
+        """Out of every index; from here on only the end of the connection is waited for, and not for long."""
+        if self.state == OPEN:
+            self.hub.pings.remove(self, self.bucket)
+            self.hub.left(self, code)
+            self.state = CLOSING
+            self.parser = None
+            self.bucket = self.hub.patience.add(self)
