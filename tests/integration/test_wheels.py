@@ -97,6 +97,16 @@ def test_the_server_installs_with_the_helper_only(wheels, install):
     programs = install(wheels["imhelper"], wheels["imserver"])
     expected = {"imhelper", "imserver", "websockets", "uvloop", "prometheus-client"} | HELPER_NEEDS
     assert _installed(programs) - TOOLS <= expected
-    assert (programs / "imserver").exists()
+    refused = subprocess.run(
+        [programs / "imserver"],
+        env={"IM_PORT": "zero", "PATH": os.environ["PATH"]},
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert refused.returncode != 0
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert "IM_PORT" in refused.stderr and "zero" in refused.stderr
     version = _run(programs / "python", "-c", "import imserver; print(imserver.__version__)").strip()
     assert f"imserver-{version}-" in wheels["imserver"].name

@@ -71,11 +71,7 @@ class ImServer(Process):
             return False
 
     def wait_ready(self, timeout: float = 20) -> None:
-        try:
-            wait_until(self.ready, timeout, f"/readyz of {self.name}")
-        except AssertionError as error:
-            error.add_note(f"output of {self.name}:\n{self.output_tail}")
-            raise
+        wait_until(self.ready, timeout, f"/readyz of {self.name}")
 
     def start(self, timeout: float = 20) -> None:
         """Start (again, under the same name and ports) and wait until it is ready."""
