@@ -121,7 +121,7 @@ class Cluster:
             "IM_REDIS_URL": self.redis_url,
             "IM_PREFIX": PREFIX,
             "IM_SERVER_NAME": name,
-            "IM_URL": f"ws://127.0.0.1:{port}",
+            "IM_URL": f"ws://127.0.0.1:{port}/ws",
             "IM_PORT": str(port),
             "IM_ADMIN_PORT": str(admin_port),
             "IM_MAX_CONNECTIONS": str(SOCKETS_A_PROCESS),
