@@ -34,8 +34,8 @@ PARALLEL = 64
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports that are free on every address of this machine at this moment: imserver listens on all of them."""
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
     ports = [int(sock.getsockname()[1]) for sock in sockets]
     for sock in sockets:
         sock.close()
