@@ -59,6 +59,8 @@ class Hub:
         self.boot_raw = self.boot.encode()
         self.buffer_bytes = settings.buffer_bytes
         self.topology: Topology | None = None
+        # The epoch that Redis held at the last beat; empty when it holds no topology (any more).
+        self.epoch_in_redis = ""
         self.slots_count = settings.slots or 128
         self.groups = 1
         self.slots: dict[int, Slot] = {}
@@ -157,8 +159,11 @@ class Hub:
         if foreign:
             start = await self._oldest(start, foreign, group)
         if self.incarnation.get(group) != incarnation + b".":
+            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
             self.writes_lost(group)
-            self.incarnation[group] = incarnation + b"."
+            self.presence.gone(group, number, b"")
+            _refuse(socket, NOT_READY)
+            return
         if socket.state != ADMITTING:
             self.presence.gone(group, number, b"" if socket.envelope else start)
             return

@@ -120,6 +120,7 @@ class LeaseKeeper:
             log.info("Redis answers")
         hub.redis_up = True
         self.leases = parse_leases(flat, int(now_ms))  # type: ignore[arg-type]
+        hub.epoch_in_redis = epoch.decode()
         if record:
             self._learn(record, epoch)
         if self._first:

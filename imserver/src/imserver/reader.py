@@ -144,23 +144,24 @@ class Reader:
     async def run_canary(self) -> None:
         """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""
         while True:
+            await self._send_canary()
             await asyncio.sleep(CANARY_SECONDS)
-            sent = monotonic()
-            try:
-                written = await self._hub.link.eval(
-                    scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}"
-                )
-            except RedisUnavailableError:
-                # The way to Redis is down as a whole; that is not the reader's fault.
-                self._canary_seen = monotonic()
-                continue
-            if self._canary_sent <= self._canary_seen:
-                self._canary_sent = sent
-            if written and monotonic() - self._canary_seen > CANARY_PATIENCE and self._connection is not None:
-                log.warning("group %d: what is written does not come back; the reader connects again", self.group)
-                self._canary_seen = monotonic()
-                self.seen_once = False
-                await self._connection.close()
+
+    async def _send_canary(self) -> None:
+        sent = monotonic()
+        try:
+            written = await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}")
+        except RedisUnavailableError:
+            # The way to Redis is down as a whole; that is not the reader's fault.
+            self._canary_seen = monotonic()
+            return
+        if self._canary_sent <= self._canary_seen:
+            self._canary_sent = sent
+        if written and monotonic() - self._canary_seen > CANARY_PATIENCE and self._connection is not None:
+            log.warning("group %d: what is written does not come back; the reader connects again", self.group)
+            self._canary_seen = monotonic()
+            self.seen_once = False
+            await self._connection.close()
 
     async def _verify(self) -> None:
         hub = self._hub
