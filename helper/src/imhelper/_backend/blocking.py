@@ -173,7 +173,7 @@ class Link:
         waiting = calls
         while waiting:
             if failures:
-                pause = backoff(failures)
+                pause = min(backoff(failures), self.timeout / 4)
                 if time.monotonic() + pause >= deadline:
                     for pending in waiting:
                         pending.answer(unanswered(self.config, self.timeout, pending.error or error))
@@ -182,6 +182,7 @@ class Link:
             try:
                 lost = self._attempt(waiting)
             except Exception as failure:
+                self._routes = None
                 lost = failure
                 if not may_pass(failure):
                     for pending in waiting:
@@ -228,7 +229,6 @@ class Link:
         except BaseException as lost:
             drop(connection)
             if not isinstance(lost, ConnectionLost) or fresh:
-                self._routes = None
                 raise
             # It had been idle: the server may have restarted since, and then the others are dead too.
             self._forget(address)
