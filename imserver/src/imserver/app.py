@@ -137,7 +137,7 @@ class Server:
         try:
             await asyncio.wait([joined, stop], return_when=asyncio.FIRST_COMPLETED)
             if not joined.done():
-                return 0
+                return await self._leave() if self.hub.redis_up else 0
             joined.result()
             await asyncio.wait([stop, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():

@@ -4,6 +4,7 @@ Slots take turns, a slot's entries keep their order, and a turn is bounded so th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Collection
 
@@ -14,6 +15,8 @@ from .state import Slot
 from .stats import Stats
 
 __all__ = ["Fanout"]
+
+log = logging.getLogger(__name__)
 
 # Writes after which the loop gets a turn, so that what was written leaves and others are served (some 5 ms).
 SLICE = 2000
@@ -86,7 +89,11 @@ class Fanout:
             if slot.waiting:
                 self.promote_ready(slot)
             entry_id, fields = slot.queue.popleft()
-            written += self._dispatch(slot, entry_id, fields)
+            try:
+                written += self._dispatch(slot, entry_id, fields)
+            except (IndexError, ValueError):
+                # Written by a foreign hand: it must not end every server that reads this slot.
+                log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
             if written > SLICE:
                 break
         if slot.waiting:

@@ -110,19 +110,21 @@ class Hub:
 
     def admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
         """Take a handshake: consume its token, record the socket, then answer."""
-        refusal = None
-        if self.draining:
-            refusal = DRAINING
-        elif not self.ready or not self.redis_up:
-            refusal = NOT_READY
-        elif self.open_count >= self.settings.max_connections:
-            refusal = FULL
-        elif len(self._admitting) >= ADMIT_MAX:
-            refusal = BUSY
+        refusal = self.refusal()
         if refusal is not None:
             socket.refuse(refusal)
             return
         self.spawn(self._admit(socket, wanted, answer))
+
+    def refusal(self) -> Refusal | None:
+        """Why no handshake can be taken now, or None."""
+        if self.draining:
+            return DRAINING
+        if not self.ready or not self.redis_up:
+            return NOT_READY
+        if self.open_count >= self.settings.max_connections:
+            return FULL
+        return BUSY if len(self._admitting) >= ADMIT_MAX else None
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a short job of its own; its failure is logged."""

@@ -147,9 +147,13 @@ class Presence:
             await hub.link.eval(scripts.load("boot"), group, hub.boot)
             held = sockets.get(group, [])
             for batch in _batches(held, BATCH):
-                restored += await hub.link.eval(
+                done = await hub.link.eval(
                     scripts.load("restore"), group, hub.boot, *[x for s in batch for x in _record(s)]
                 )
+                if done < 0:
+                    # Fenced meanwhile; the next beat says so.
+                    return
+                restored += done
             numbers = {b"%d" % s.number for s in held}
             known = await hub.link.command(group, "HKEYS", f"{hub.tag(group)}:bs:{hub.boot}")
             newest = max((s.number for s in held), default=0)

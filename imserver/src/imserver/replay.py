@@ -120,7 +120,10 @@ class Replayer:
                     self._gap(socket)
                 return
             expected = n + 1
-            self._entry(slot, entry_id, n, f, by_client, by_chan)
+            try:
+                self._entry(slot, entry_id, n, f, by_client, by_chan)
+            except (IndexError, ValueError):
+                log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
         last_id, last = chunk[-1][0], expected - 1
         for socket in feeding:
             if not socket.paused and socket.at < last:

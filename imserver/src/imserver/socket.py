@@ -135,6 +135,10 @@ class Socket(asyncio.Protocol):
 
     def _head(self, data: bytes) -> None:
         if self.head is None:
+            asked = handshake.quick(data)
+            if asked is not None:
+                self._asked(asked)
+                return
             self.head = handshake.new_parser()
         parser = self.head
         parser.receive_data(data)
@@ -158,21 +162,25 @@ class Socket(asyncio.Protocol):
 
     def _request(self, parser: ServerProtocol, request: Request) -> None:
         answer = parser.accept(request)
-        wanted = handshake.inspect(request, self.hub.settings.allowed_origins, self.hub.slots_count)
-        refused_path = isinstance(wanted, handshake.Refusal) and wanted.result == "not_found"
-        if answer.status_code != 101 and not refused_path:
+        asked = handshake.asked(request)
+        if answer.status_code == 101 or not asked.path.partition("?")[0].endswith("/ws"):
+            self._asked(asked)
+        else:
             parser.send_response(answer)
             self._refuse_as(parser)
-            return
+
+    def _asked(self, asked: handshake.Asked) -> None:
+        wanted = handshake.inspect(asked, self.hub.settings.allowed_origins, self.hub.slots_count)
         if isinstance(wanted, handshake.Refusal):
-            self.refuse(wanted)
+            # Before the topology is known a good token can't be told from a bad one.
+            unsure = wanted is handshake.UNAUTHORIZED and not self.hub.ready
+            self.refuse((self.hub.refusal() if unsure else None) or wanted)
             return
-        parser.send_response(answer)
         self.envelope = wanted.envelope
         self.state = ADMITTING
         self.head = None
         self.at = 0
-        self.hub.admit(self, wanted, b"".join(parser.data_to_send()))
+        self.hub.admit(self, wanted, handshake.switching(asked, wanted))
 
     def refuse(self, refusal: handshake.Refusal) -> None:
         """Answer with HTTP and hang up."""

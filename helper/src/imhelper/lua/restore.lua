@@ -1,8 +1,8 @@
 -- restore: after Redis lost writes a live boot records again what it holds. No events: nothing happened to the clients.
 -- ARGV: boot, then for each socket: n, slot, client, start, mode, metadata, number of channels, chan, join n, ...
--- Returns how many sockets had to be recorded again.
+-- Returns how many sockets had to be recorded again, or -1 for a boot without a marker (`boot` makes it first).
 local boot, restored = ARGV[1], 0
-redis.call('SADD', T .. ':boots', boot)
+if redis.call('SISMEMBER', T .. ':boots', boot) == 0 then return -1 end
 local i, ms = 2, int(now_ms())
 while i <= #ARGV do
   local n, slot, client, start, mode, meta, chans = unpack(ARGV, i, i + 6)
