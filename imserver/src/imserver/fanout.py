@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 SLICE = 2000
 # Entries of one slot at a visit: as many as leave together in one write a socket.
 VISIT = 32
+VISIT_BYTES = 65536
 
 
 class Fanout:
@@ -48,6 +49,8 @@ class Fanout:
         self._light: deque[Slot] = deque()
         self._heavy: deque[Slot] = deque()
         self._work = asyncio.Event()
+        # Frames by socket while a visit handles several entries, else None.
+        self._out: dict[Socket, list[bytes]] | None = None
 
     @property
     def busy(self) -> bool:
@@ -65,13 +68,12 @@ class Fanout:
             self._work.set()
 
     async def run(self) -> None:
-        """Dispatch for ever, a slice a turn of the loop."""
+        """Dispatch for ever, a slice a turn of the loop; each slot at most once a turn."""
         while True:
             await self._work.wait()
-            budget, turn = SLICE, 0
-            while budget > 0 and (self._light or self._heavy):
+            budget, slots = SLICE, len(self._light) + len(self._heavy)
+            for turn in range(slots):
                 # One heavy slot after each eight light ones at the latest: neither starves the other.
-                turn += 1
                 light = self._light and (turn % 8 or not self._heavy)
                 slot = (self._light if light else self._heavy).popleft()
                 budget -= 1 + self._visit(slot)
@@ -79,13 +81,19 @@ class Fanout:
                     self._heavy.append(slot)
                 else:
                     slot.queued = False
+                if budget <= 0:
+                    break
             if not self.busy:
                 self._work.clear()
             await asyncio.sleep(0)
 
     def _visit(self, slot: Slot) -> int:
-        written = 0
-        for _ in range(min(VISIT, len(slot.queue))):
+        """Dispatch some entries of a slot. What several of them bring to one socket leaves in one write."""
+        start, written, size = slot.id, 0, 0
+        several = min(VISIT, len(slot.queue))
+        if several > 1:
+            self._out = {}
+        for _ in range(several):
             if slot.waiting:
                 self.promote_ready(slot)
             entry_id, fields = slot.queue.popleft()
@@ -94,11 +102,42 @@ class Fanout:
             except (IndexError, ValueError):
                 # Written by a foreign hand: it must not end every server that reads this slot.
                 log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
-            if written > SLICE:
+            size += len(fields[-1])
+            if written > SLICE * VISIT or size > VISIT_BYTES:
                 break
+        if several > 1:
+            written = self._flush(slot, start)
         if slot.waiting:
             self.promote_ready(slot)
         return written
+
+    def _flush(self, slot: Slot, start: bytes) -> int:
+        """Write what a visit has gathered. `start` is the id before its first entry. Returns the number of writes."""
+        out, self._out = self._out or {}, None
+        for socket, parts in out.items():
+            if not socket.envelope:
+                self._note(slot, socket, start)
+            socket.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        return len(out)
+
+    def _write_gathered(self, slot: Slot) -> None:
+        """Before sockets are closed: what was gathered for them goes first."""
+        if self._out is not None:
+            self._flush(slot, slot.id)
+            self._out = {}
+
+    @staticmethod
+    def _note(slot: Slot, socket: Socket, before: bytes) -> None:
+        """Before a write to a plain socket: is what came up to `before` in the kernel's hands?"""
+        if socket.transport.get_write_buffer_size():
+            slot.stalled.add(socket)
+        else:
+            socket.safe = before
+
+    def _put(self, socket: Socket, data: bytes) -> None:
+        """Gather a frame of a visit with several entries."""
+        if self._out is not None:
+            self._out.setdefault(socket, []).append(data)
 
     def promote_ready(self, slot: Slot) -> None:
         """Sockets whose position is the slot's cursor join the live flow in this turn."""
@@ -109,6 +148,7 @@ class Fanout:
         n = number(entry_id)
         if n != slot.n + 1:
             # Trimmed before it was read, or numbered anew because Redis lost writes: never passed over in silence.
+            self._write_gathered(slot)
             self._gap(slot)
         before, slot.id, slot.n = slot.id, entry_id, n
         kind = f[0]
@@ -135,6 +175,7 @@ class Fanout:
             for client in f[3].split(b"\n"):
                 slot.leave(client, f[1])
         elif kind in (b"e", b"d"):
+            self._write_gathered(slot)
             self.close_named(slot, f, n)
         if written:
             self._stats.delivery.observe((self._clock_ms() - int(entry_id[: entry_id.index(b"-")])) / 1000)
@@ -155,17 +196,20 @@ class Fanout:
                 if socket.envelope:
                     if envelope is None:
                         envelope = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
-                    socket.transport.write(envelope)
+                    if self._out is None:
+                        socket.transport.write(envelope)
+                    else:
+                        self._put(socket, envelope)
                     if f[7] == b"1":
                         member.pending = n
                 else:
                     if plain is None:
                         plain = entries.plain_message(f[5], f[11])
-                    if socket.transport.get_write_buffer_size():
-                        slot.stalled.add(socket)
+                    if self._out is None:
+                        self._note(slot, socket, before)
+                        socket.transport.write(plain)
                     else:
-                        socket.safe = before
-                    socket.transport.write(plain)
+                        self._put(socket, plain)
                     if f[7] == b"1":
                         self._acked(slot, client, socket.floor, n)
                 written += 1
@@ -180,6 +224,8 @@ class Fanout:
         plain: Collection[Socket],
         envelope: Collection[Socket],
     ) -> int:
+        if self._out is not None:
+            return self._gather(slot, entry_id, f, plain, envelope)
         if plain:
             data = entries.plain_message(f[5], f[9])
             stalled = slot.stalled
@@ -197,13 +243,33 @@ class Fanout:
                 socket.transport.write(data)
         return len(plain) + len(envelope)
 
+    def _gather(
+        self, slot: Slot, entry_id: bytes, f: Fields, plain: Collection[Socket], envelope: Collection[Socket]
+    ) -> int:
+        out = self._out
+        if out is None:
+            return 0
+        for sockets in (plain, envelope):
+            if sockets:
+                data = self.message(slot, entry_id, f, next(iter(sockets)))
+                for socket in sockets:
+                    parts = out.get(socket)
+                    if parts is None:
+                        out[socket] = [data]
+                    else:
+                        parts.append(data)
+        return len(plain) + len(envelope)
+
     def _write_receipt(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, sockets: Collection[Socket]) -> int:
         written = 0
         for socket in sockets:
             if socket.live:
-                if not socket.envelope and not socket.transport.get_write_buffer_size():
-                    socket.safe = before
-                socket.transport.write(self.receipt(slot, entry_id, f, socket))
+                data = self.receipt(slot, entry_id, f, socket)
+                if self._out is None:
+                    self._note(slot, socket, before)
+                    socket.transport.write(data)
+                else:
+                    self._put(socket, data)
                 written += 1
         return written
 
