@@ -14,7 +14,7 @@ SLOTS = st.sampled_from([16, 64, 128])
 NAMES = [f"s{i:02}" for i in range(24)]
 
 
-def entries(names, draining=()):
+def entries(names, draining=()) -> tuple[ServerEntry, ...]:
     return tuple(ServerEntry(n, f"ws://{n}/ws", DRAINING if n in draining else ACTIVE) for n in names)
 
 
@@ -34,13 +34,13 @@ def situations(draw):
     return slots, old, entries(now, draining)
 
 
-def owners(servers, table):
+def owners(servers, table) -> list[str]:
     return [servers[i].name for i in table]
 
 
-def fewest_moves(slots, old, names):
+def fewest_moves(slots: int, old: Topology, names: set[str]) -> int:
     """Slots that stay are at most what each server held, cut to its share; the largest holders get the odd slots."""
-    held = Counter(n for n in owners(old.servers, old.table) if n in names)
+    held: Counter[str] = Counter(n for n in owners(old.servers, old.table) if n in names)
     base, extra = divmod(slots, len(names))
     shares = sorted((held[n] for n in names), reverse=True)
     return slots - sum(min(h, base + (i < extra)) for i, h in enumerate(shares))
@@ -54,7 +54,7 @@ def test_the_table_is_balanced_over_the_active_servers_and_moves_the_fewest(situ
         assert table == ()
         return
     active = {s.name for s in servers if s.state == ACTIVE} or {s.name for s in servers}
-    counts = Counter(owners(servers, table))
+    counts: Counter[str] = Counter(owners(servers, table))
     assert len(table) == slots and set(counts) <= active
     assert max(counts.values()) - min(counts[n] for n in active) <= 1
     if old is not None:

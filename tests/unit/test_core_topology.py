@@ -39,7 +39,7 @@ def test_a_record_comes_back_as_it_was(topology):
     assert Topology.from_json(topology.to_json().encode(), 7) == topology.with_epoch(7)
 
 
-RECORD = json.loads(Topology(1, 16, 1, (ServerEntry("a", "ws://a/ws"),), (0,) * 16).to_json())
+RECORD: dict[str, object] = json.loads(Topology(1, 16, 1, (ServerEntry("a", "ws://a/ws"),), (0,) * 16).to_json())
 
 
 @pytest.mark.parametrize("found", [FORMAT + 2, -1, 99, "2", None, 1.5])
@@ -57,35 +57,35 @@ def test_a_neighbouring_format_with_fields_of_its_own_is_read(found):
     assert topology.limits == replace(Limits(), grace_seconds=3)
 
 
+NONSENSE: list[dict[str, object]] = [
+    {"slots": 100},
+    {"slots": 8},
+    {"slots": 2048},
+    {"slots": "x"},
+    {"slots": None},
+    {"slots": float("inf")},
+    {"groups": 2},
+    {"groups": float("-inf")},
+    {"table": [0] * 15},
+    {"table": [1] * 16},
+    {"table": [-1] * 16},
+    {"table": ["x"] * 16},
+    {"table": [float("nan")] * 16},
+    {"table": [float("inf")] * 16},
+    {"table": 5},
+    {"servers": []},
+    {"servers": None},
+    {"servers": [{"name": "a"}]},
+    {"servers": ["a"]},
+    {"limits": []},
+    {"limits": 5},
+    {"servers": [{"name": 5, "url": "ws://a/ws", "state": "active"}]},
+]
+
+
 @pytest.mark.parametrize(
     "raw",
-    ["", "nope", "[]", "5", "null", '"x"', "{}", b"\xff", "[" * 100_000]
-    + [
-        json.dumps(RECORD | change)
-        for change in (
-            {"slots": 100},
-            {"slots": 8},
-            {"slots": 2048},
-            {"slots": "x"},
-            {"slots": None},
-            {"slots": float("inf")},
-            {"groups": 2},
-            {"groups": float("-inf")},
-            {"table": [0] * 15},
-            {"table": [1] * 16},
-            {"table": [-1] * 16},
-            {"table": ["x"] * 16},
-            {"table": [float("nan")] * 16},
-            {"table": [float("inf")] * 16},
-            {"table": 5},
-            {"servers": []},
-            {"servers": None},
-            {"servers": [{"name": "a"}]},
-            {"servers": ["a"]},
-            {"limits": []},
-            {"limits": 5},
-        )
-    ],
+    ["", "nope", "[]", "5", "null", '"x"', "{}", b"\xff", "[" * 100_000, *(json.dumps(RECORD | n) for n in NONSENSE)],
     ids=lambda r: str(r)[:40] + str(r)[-20:],
 )
 def test_an_unreadable_record_is_a_topology_error(raw):
@@ -123,7 +123,7 @@ def test_the_table_gives_each_client_a_server(topology, client):
 # Leases and the choice of a server.
 
 
-def lease(name, age=0.0, **report):
+def lease(name: str, age: float = 0.0, **report: object) -> Lease:
     return Lease(name, "b", 1, age, report)
 
 
@@ -161,7 +161,7 @@ def test_what_names_no_server_avoids_none(avoid):
     assert not matches(ServerEntry("s1", "ws://h:1/ws"), avoid)
 
 
-def five():
+def five() -> tuple[Topology, set[str]]:
     names = [f"s{i}" for i in range(5)]
     servers = tuple(ServerEntry(n, f"ws://{n}/ws") for n in names)
     return Topology(1, 16, 1, servers, tuple(i % 5 for i in range(16))), set(names)
