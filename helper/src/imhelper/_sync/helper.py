@@ -78,7 +78,7 @@ class ImHelper:
         self._view = View(link)
         self._scan = Scan(self._view)
         self._hooks: list[Callable[[SendEvent], Any]] = []
-        self._sender = Sender(self._view, link.timeout, self._hooks)
+        self._sender = Sender(self._view, self._hooks)
 
     def close(self) -> None:
         """Close the connections. Subscriptions of `event_bus` are closed by themselves. Safe to repeat."""

@@ -40,16 +40,15 @@ def retention(topology: Topology) -> tuple[Arg, Arg, Arg]:
 class Sender:
     """Encodes, tells the hooks, publishes."""
 
-    def __init__(self, view: View, timeout: float, hooks: list[Callable[[SendEvent], Any]]) -> None:
+    def __init__(self, view: View, hooks: list[Callable[[SendEvent], Any]]) -> None:
         self._view = view
-        self._timeout = timeout
         self._hooks = hooks
 
     def to_clients(self, sender: str, receivers: list[str], message: object, receipt: bool, key: str | None) -> str:
         """Publish to receivers (checked, each once) and return the message's id."""
         topology = self._view.topology()
         payload = encode_message(message, topology.limits.max_payload_bytes)
-        sent_id, key, life = self._identity(sender, key)
+        sent_id, key = self._identity(sender, key)
         slots = {r: slot_of(r, topology.slots) for r in receivers}
         if not receivers:
             return sent_id
@@ -60,7 +59,7 @@ class Sender:
             groups.setdefault(group_of(slot, topology.groups), {}).setdefault(slot, []).append(receiver)
         sends = []
         for group, by_slot in groups.items():
-            head = self._head(topology, sent_id, life, sender, payload)
+            head = self._head(topology, sent_id, sender, payload)
             own = home if group_of(home, topology.groups) == group else ""
             parts: list[Arg] = [*head, int(receipt), own]
             for slot, names in by_slot.items():
@@ -74,26 +73,23 @@ class Sender:
         """Publish to a channel's members and return the message's id."""
         topology = self._view.topology()
         payload = encode_message(message, topology.limits.max_payload_bytes)
-        sent_id, key, life = self._identity(sender, key)
+        sent_id, key = self._identity(sender, key)
         self._tell(topology, range(topology.slots), sender, (), chan, message)
-        parts = (*self._head(topology, sent_id, life, sender, payload), chan)
+        parts = (*self._head(topology, sent_id, sender, payload), chan)
         script = load("send_chan")
         self._publish([_Send(Call(g, parts, script), (chan,)) for g in range(topology.groups)], sent_id, key)
         return sent_id
 
-    def _identity(self, sender: str, key: str | None) -> tuple[str, str, int]:
-        """The message's id, its key, and for how many milliseconds Redis must remember that it was accepted."""
+    def _identity(self, sender: str, key: str | None) -> tuple[str, str]:
+        """The message's id and its key. A made key is remembered as long: the error of a failed send offers it."""
         if key is None:
-            # Only this call repeats it, so the marker has to outlive nothing but this call's own retries.
-            key, life = make_key(), int(self._timeout * 2000) + 5000
-        else:
-            if not isinstance(key, str) or not 1 <= len(key.encode("utf-8", "surrogatepass")) <= KEY_MAX_BYTES:
-                raise SettingError(f"idempotency_key must be a str of 1 to {KEY_MAX_BYTES} UTF-8 bytes")
-            life = KEY_LIFE_MS
-        return message_id(sender, key), key, life
+            key = make_key()
+        elif not isinstance(key, str) or not 1 <= len(key.encode("utf-8", "surrogatepass")) <= KEY_MAX_BYTES:
+            raise SettingError(f"idempotency_key must be a str of 1 to {KEY_MAX_BYTES} UTF-8 bytes")
+        return message_id(sender, key), key
 
-    def _head(self, topology: Topology, sent_id: str, life: int, sender: str, payload: Payload) -> tuple[Arg, ...]:
-        return (*retention(topology), sent_id, life, sender, payload.type, payload.data)
+    def _head(self, topology: Topology, sent_id: str, sender: str, payload: Payload) -> tuple[Arg, ...]:
+        return (*retention(topology), sent_id, KEY_LIFE_MS, sender, payload.type, payload.data)
 
     def _tell(
         self,
