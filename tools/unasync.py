@@ -22,7 +22,7 @@ SUBSTITUTIONS = [
         (r"\bAsyncGenerator\b", "Generator"),
         (r"\bStopAsyncIteration\b", "StopIteration"),
         (r"\b__(aenter|aexit|aiter|anext)__\b", lambda found: f"__{found.group(1)[1:]}__"),
-        (r"\baclose\b", "close"),
+        (r" +# noqa: ASYNC\d+.*", ""),
         (r"\b(_\w+)_aio\b", r"\1_blocking"),
         (r"\b_backend\.aio\b", "_backend.blocking"),
         (r"\b_backend import aio\b", "_backend import blocking"),

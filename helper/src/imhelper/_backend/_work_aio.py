@@ -6,12 +6,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-__all__ = ["Background", "Guard", "SingleFlight", "invoke", "pause"]
+__all__ = ["Background", "Finished", "Guard", "SingleFlight", "finished", "invoke", "pause"]
 
 logger = logging.getLogger("imhelper")
+
+
+class Finished:
+    """The outcome of something that is done already: may be awaited, or not."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def finished() -> Finished:
+    """Something that is done already."""
+    return Finished()
 
 
 async def pause(seconds: float) -> None:

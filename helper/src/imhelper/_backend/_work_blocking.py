@@ -10,11 +10,19 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Background", "Guard", "SingleFlight", "invoke", "pause"]
+__all__ = ["Background", "Finished", "Guard", "SingleFlight", "finished", "invoke", "pause"]
 
 logger = logging.getLogger("imhelper")
+
+
+Finished: TypeAlias = None
+
+
+def finished() -> Finished:
+    """Something that is done already: in blocking code that is nothing."""
+    return None
 
 
 def pause(seconds: float) -> None:

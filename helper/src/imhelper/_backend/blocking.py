@@ -324,9 +324,10 @@ class Dedicated:
     def __init__(self, connection: RawConnection) -> None:
         self._connection = connection
 
-    def call(self, *args: Arg) -> Any:
-        """Send a command and wait for its raw reply.
+    def call(self, *args: Arg, timeout: float | None = None) -> Any:
+        """Send a command and wait for its raw reply, as long as the connection was opened to wait.
 
+        `timeout` is there for the sake of one signature in both forms: a blocking connection has one limit for all.
         Raises RedisUnavailableError for a lost connection, a timeout and an error reply alike; only after an
         error reply is the connection still usable.
         """
