@@ -127,5 +127,8 @@ def _text(value: object) -> str:
 
 
 def _limits(record: Mapping[str, Any]) -> Limits:
-    known = {f.name for f in fields(Limits)}
-    return Limits(**{k: v for k, v in record.items() if k in known and isinstance(v, int | float)})
+    """Known limits as written, each in its own type; what is missing or no number keeps its default."""
+    plain = Limits()
+    values = {f.name: record.get(f.name) for f in fields(Limits)}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return replace(plain, **{name: type(getattr(plain, name))(value) for name, value in numbers.items()})
