@@ -36,6 +36,8 @@ __all__ = ["PATIENCE_SECONDS", "Hub"]
 
 log = logging.getLogger(__name__)
 
+# Close codes that are counted by themselves: those that servers send, and what clients use without choosing.
+CLOSE_CODES = frozenset((1000, 1001, 1002, 1005, 1006, 1007, 1009, 1012, 1013, 4000, 4001, 4002, 4500, 4501, 4502))
 # Handshakes under way at once; more get 503 and come again.
 ADMIT_MAX = 1024
 # How long a request may take to arrive, and a close to be answered.
@@ -82,7 +84,8 @@ class Hub:
         # Set by the lease keeper: makes it beat at once.
         self.poke: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
-        self._admitting: set[asyncio.Task[None]] = set()
+        self._handshakes = 0
+        self._jobs: set[asyncio.Task[None]] = set()
         self._questions: dict[bytes, asyncio.Task[bool]] = {}
         self._answers: dict[bytes, asyncio.Event] = {}
 
@@ -114,6 +117,7 @@ class Hub:
         if refusal is not None:
             socket.refuse(refusal)
             return
+        self._handshakes += 1
         self.spawn(self._admit(socket, wanted, answer))
 
     def refusal(self) -> Refusal | None:
@@ -122,22 +126,28 @@ class Hub:
             return DRAINING
         if not self.ready or not self.redis_up:
             return NOT_READY
-        if self.open_count >= self.settings.max_connections:
+        if self.open_count + self._handshakes >= self.settings.max_connections:
             return FULL
-        return BUSY if len(self._admitting) >= ADMIT_MAX else None
+        return BUSY if self._handshakes >= ADMIT_MAX else None
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a short job of its own; its failure is logged."""
         task = asyncio.get_running_loop().create_task(job)
-        self._admitting.add(task)
+        self._jobs.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._admitting.discard(task)
+        self._jobs.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a handshake failed", exc_info=task.exception())
+            log.error("a job of the server failed", exc_info=task.exception())
 
     async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+        try:
+            await self._record(socket, wanted, answer)
+        finally:
+            self._handshakes -= 1
+
+    async def _record(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
         number = socket.number = next(self._numbers)
         group = group_of(wanted.slot, self.groups)
         mode = "e" if socket.envelope else "p"
@@ -296,7 +306,7 @@ class Hub:
             pos = socket.safe if socket.transport.get_write_buffer_size() else written
         slot.exit(socket)
         self.open_count -= 1
-        self.stats.disconnects[str(code)] += 1
+        self.stats.disconnects[str(code) if code in CLOSE_CODES else "other"] += 1
         self.presence.gone(slot.group, socket.number, pos)
         if not slot.members:
             slot.idle_since = monotonic()
