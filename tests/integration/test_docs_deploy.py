@@ -24,7 +24,7 @@ HARMLESS = {"client|setinfo"}
 
 @pytest.fixture
 def guarded(spawn_redis, tmp_path):
-    """A Redis with the settings and the user of deploy/; the default user stays as it is, for the test's own questions."""
+    """A Redis with the settings and the user of deploy/; the default user stays, for the test's own questions."""
     rule = docs.read("deploy/imcluster.acl").replace(" off resetpass ", f" on >{PASSWORD} ")
     acl = tmp_path / "users.acl"
     acl.write_text(rule)
@@ -41,13 +41,12 @@ def _url(server) -> str:
 
 
 async def _refused(server) -> set[str]:
-    entries = await asyncio.to_thread(_log, server)
-    return {entry["object"] for entry in entries} - HARMLESS
+    return await asyncio.to_thread(_denials, server) - HARMLESS
 
 
-def _log(server) -> list[dict[str, str]]:
+def _denials(server) -> set[str]:
     with redis.Redis(port=server.port, decode_responses=True) as client:
-        return client.acl_log(1000)
+        return {entry["object"] for entry in client.acl_log(1000)}
 
 
 def test_redis_takes_the_settings(guarded):
@@ -122,7 +121,9 @@ async def test_with_two_more_rules_they_suffice_on_a_redis_cluster(spawn_redis, 
     acl = tmp_path / "users.acl"
     rule = docs.read("deploy/imcluster.acl").replace(" off resetpass ", f" on >{PASSWORD} ")
     acl.write_text(f"{rule.rstrip()} {' '.join(sorted(docs.CLUSTER_RULES))}\n")
-    nodes = [await asyncio.to_thread(spawn_redis, *cluster_options(), "--aclfile", str(acl)) for _ in range(NODES)]
+    nodes = [
+        await asyncio.to_thread(lambda: spawn_redis(*cluster_options(), "--aclfile", str(acl))) for _ in range(NODES)
+    ]
     await asyncio.to_thread(join_cluster, nodes)
     url = f"redis+cluster://imcluster:{PASSWORD}@127.0.0.1:{nodes[0].port}"
     [server] = await asyncio.to_thread(spawn_imservers, 1, url)
@@ -162,7 +163,7 @@ def test_other_keys_and_other_commands_are_refused(guarded):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
         sha = client.script_load("return redis.call('GET', 'other')")
-        with pytest.raises(redis.exceptions.ResponseError, match="permission|can't access"):
+        with pytest.raises(redis.exceptions.ResponseError, match=r"permission|can't access"):
             client.evalsha(sha, 0)
 
 
