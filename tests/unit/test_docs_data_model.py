@@ -1,7 +1,8 @@
 # docs/data-model.md against the code: keys, scripts, log entries, vectors and records as another helper reads them.
-# When a script's head has changed, the failure shows the block to paste.
+# When a script's head has changed, run this once with IM_UPDATE_DOCS=1: it writes the quotations anew.
 
 import json
+import os
 import re
 from zlib import crc32
 
@@ -83,7 +84,11 @@ def test_the_head_of_a_script_is_quoted(name):
     is_global = re.search(r"KEYS\[1\] is the global tag|global tag", _head(name)) or name == "view"
     heading = f"#### `{name}`" + (" (global)" if is_global else "")
     quoted = docs.blocks(docs.section(TEXT, heading), "text")
-    assert quoted and quoted[0] == _head(name) + "\n", f"paste into docs/data-model.md:\n\n{_head(name)}\n"
+    if os.environ.get("IM_UPDATE_DOCS") and quoted[0] != _head(name) + "\n":
+        path = docs.ROOT / "docs/data-model.md"
+        path.write_text(path.read_text("utf-8").replace(quoted[0], _head(name) + "\n"), "utf-8")
+        return
+    assert quoted and quoted[0] == _head(name) + "\n", "run this test again with IM_UPDATE_DOCS=1 and look at the text"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
