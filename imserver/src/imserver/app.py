@@ -127,6 +127,7 @@ class Server:
         for name, work in (
             ("fan-out", self.hub.fanout.run),
             ("presence", self.hub.presence.run),
+            ("gate", self.hub.run_gate),
             ("patience", lambda: self._turn(PATIENCE_SECONDS / self.hub.patience.size, self._lose_patience)),
             ("pings", lambda: self._turn(self.settings.ping_seconds / self.hub.pings.size, self._ping)),
             ("loop check", self._check_loop),
@@ -173,6 +174,7 @@ class Server:
             self._start(f"reader {reader.group}", reader.run)
             self._start(f"canary {reader.group}", reader.run_canary)
         self._start("positions", hub.presence.run_positions)
+        self._start("restore", hub.presence.run_restore)
         self._start("janitor", Janitor(hub).run)
         for worker in range(hub.replayer.workers):
             self._start(f"replay {worker}", hub.replayer.work)
