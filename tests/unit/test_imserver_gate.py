@@ -25,7 +25,9 @@ def test_a_burst_passes_and_the_rest_waits_its_turn():
 )
 def test_never_above_the_rate_always_in_order(gaps: list[float], rate: float, burst: int, room: int):
     gate: Gate[int] = Gate(rate, burst, room)
-    now, passed, refused = 0.0, [], []
+    now = 0.0
+    passed: list[int] = []
+    refused: list[int] = []
     for item, gap in enumerate(gaps):
         now += gap
         passed += gate.due(now)
