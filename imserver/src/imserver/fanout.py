@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from . import entries
 from .entries import Fields, number
-from .socket import Socket
+from .socket import OPEN, Socket
 from .state import Slot
 from .stats import Stats
 
@@ -49,8 +49,11 @@ class Fanout:
         self._light: deque[Slot] = deque()
         self._heavy: deque[Slot] = deque()
         self._work = asyncio.Event()
-        # Frames by socket while a visit handles several entries, else None.
+        # Frames by socket while a visit handles several entries, else None; and the id before those entries.
         self._out: dict[Socket, list[bytes]] | None = None
+        self._before = b"0-0"
+        # Plain sockets written to in this turn: whether the kernel took it all is known when the turn is over.
+        self.fresh: list[Socket] = []
 
     @property
     def busy(self) -> bool:
@@ -86,13 +89,24 @@ class Fanout:
             if not self.busy:
                 self._work.clear()
             await asyncio.sleep(0)
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """Note which plain sockets the kernel has not taken everything for."""
+        fresh, self.fresh = self.fresh, []
+        for socket in fresh:
+            if socket.state == OPEN:
+                if socket.transport.get_write_buffer_size():
+                    socket.member.slot.stalled.add(socket)
+                else:
+                    socket.member.slot.stalled.discard(socket)
 
     def _visit(self, slot: Slot) -> int:
         """Dispatch some entries of a slot. What several of them bring to one socket leaves in one write."""
-        start, written, size = slot.id, 0, 0
+        written, size = 0, 0
         several = min(VISIT, len(slot.queue))
         if several > 1:
-            self._out = {}
+            self._out, self._before = {}, slot.id
         for _ in range(several):
             if slot.waiting:
                 self.promote_ready(slot)
@@ -106,32 +120,30 @@ class Fanout:
             if written > SLICE * VISIT or size > VISIT_BYTES:
                 break
         if several > 1:
-            written = self._flush(slot, start)
+            written = self._flush()
         if slot.waiting:
             self.promote_ready(slot)
         return written
 
-    def _flush(self, slot: Slot, start: bytes) -> int:
-        """Write what a visit has gathered. `start` is the id before its first entry. Returns the number of writes."""
+    def _flush(self) -> int:
+        """Write what a visit has gathered. Returns the number of writes."""
         out, self._out = self._out or {}, None
         for socket, parts in out.items():
             if not socket.envelope:
-                self._note(slot, socket, start)
+                self._note(socket, self._before)
             socket.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
         return len(out)
 
     def _write_gathered(self, slot: Slot) -> None:
         """Before sockets are closed: what was gathered for them goes first."""
         if self._out is not None:
-            self._flush(slot, slot.id)
-            self._out = {}
+            self._flush()
+            self._out, self._before = {}, slot.id
 
-    @staticmethod
-    def _note(slot: Slot, socket: Socket, before: bytes) -> None:
+    def _note(self, socket: Socket, before: bytes) -> None:
         """Before a write to a plain socket: is what came up to `before` in the kernel's hands?"""
-        if socket.transport.get_write_buffer_size():
-            slot.stalled.add(socket)
-        else:
+        self.fresh.append(socket)
+        if not socket.transport.get_write_buffer_size():
             socket.safe = before
 
     def _put(self, socket: Socket, data: bytes) -> None:
@@ -206,7 +218,7 @@ class Fanout:
                     if plain is None:
                         plain = entries.plain_message(f[5], f[11])
                     if self._out is None:
-                        self._note(slot, socket, before)
+                        self._note(socket, before)
                         socket.transport.write(plain)
                     else:
                         self._put(socket, plain)
@@ -228,13 +240,11 @@ class Fanout:
             return self._gather(slot, entry_id, f, plain, envelope)
         if plain:
             data = entries.plain_message(f[5], f[9])
-            stalled = slot.stalled
+            self.fresh.extend(plain)
             for socket in plain:
                 transport = socket.transport
                 # What comes before this entry is in the kernel's hands: where the socket starts when it comes back.
-                if transport.get_write_buffer_size():
-                    stalled.add(socket)
-                else:
+                if not transport.get_write_buffer_size():
                     socket.safe = before
                 transport.write(data)
         if envelope:
@@ -266,7 +276,7 @@ class Fanout:
             if socket.live:
                 data = self.receipt(slot, entry_id, f, socket)
                 if self._out is None:
-                    self._note(slot, socket, before)
+                    self._note(socket, before)
                     socket.transport.write(data)
                 else:
                     self._put(socket, data)

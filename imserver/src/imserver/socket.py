@@ -289,8 +289,12 @@ class Socket(asyncio.Protocol):
     def go_live(self) -> None:
         """Join the live flow: everything up to the slot's cursor was written."""
         view, self.view = self.view, None
-        self.safe = self.member.slot.id
-        self.member.slot.promote(self, view or {})
+        slot = self.member.slot
+        if not self.transport.get_write_buffer_size():
+            self.safe = slot.id
+        elif not self.envelope:
+            slot.stalled.add(self)
+        slot.promote(self, view or {})
 
     # The end.
 
