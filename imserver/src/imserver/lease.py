@@ -131,7 +131,7 @@ class LeaseKeeper:
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
-            await hub.presence.restore()
+            hub.presence.restore()
         self._run_id = run
         beats = {name: (at.boot, at.beat) for name, at in self.leases.items()}
         silent = self._observer.observed(now, run.decode(), beats)
