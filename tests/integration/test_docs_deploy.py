@@ -28,12 +28,7 @@ def guarded(spawn_redis, tmp_path):
     rule = docs.read("deploy/imcluster.acl").replace(" off resetpass ", f" on >{PASSWORD} ")
     acl = tmp_path / "users.acl"
     acl.write_text(rule)
-    settings: list[str] = []
-    for line in docs.read("deploy/redis.conf").splitlines():
-        if line and not line.startswith("#"):
-            name, _, value = line.partition(" ")
-            settings += [f"--{name}", value.strip('"')]
-    return spawn_redis(*settings, "--aclfile", str(acl))
+    return spawn_redis("--include", str(docs.ROOT / "deploy/redis.conf"), "--aclfile", str(acl))
 
 
 def _url(server) -> str:
@@ -56,6 +51,7 @@ def test_redis_takes_the_settings(guarded):
         "appendfsync": "everysec",
         "save": "",
         "timeout": "0",
+        "tcp-keepalive": "60",  # no default: it shows that the file was read
     }
     with redis.Redis(port=guarded.port, decode_responses=True) as client:
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
