@@ -4,6 +4,8 @@
 import asyncio
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 import redis
@@ -143,6 +145,10 @@ def _use_the_blocking_helper(guarded) -> None:
     with BlockingImHelper(_url(guarded)) as im:
         assert im.has_online("bob") is False
         im.send_message("a", "b", "text")
+    for question in (["servers"], ["topology"], ["client", "bob"], ["chan", "room"], ["slot", "1"]):
+        command = [sys.executable, "-m", "imhelper", *question, "--redis-url", _url(guarded)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), question
 
 
 def test_other_keys_and_other_commands_are_refused(guarded):
