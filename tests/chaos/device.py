@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from imhelper.errors import ImError
-
 from tests.chaos.ledger import Client, Connection, DeviceBook, Ledger, Receipt, now
 from tests.chaos.wire import Wire
 

@@ -67,8 +67,7 @@ class Faults:
             task = asyncio.get_running_loop().create_task(self._make(kind))
             self._tasks.add(task)
             task.add_done_callback(self._done)
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(max(0.0, deadline - now()))
         if self._failed:
             raise self._failed[0]
@@ -143,11 +142,11 @@ class Faults:
         victim.busy = False
         return victim.name
 
-    def _mark_dead(self, victim: Managed) -> None:
+    def _mark_dead(self, victim: Managed, since: float | None = None) -> None:
         """From here on the server's sockets are as good as gone, whatever their clients believe."""
         for device in self._devices:
             if device.server == victim.process.url:
-                device.book.connections[-1].frozen = now()
+                device.book.connections[-1].frozen = since or now()
 
     async def _freeze(self) -> str | None:
         """SIGSTOP past the lease: it is fenced, must notice when it wakes, end, and be started again."""
@@ -171,9 +170,13 @@ class Faults:
             return None
         seconds = self._rng.uniform(0.2, 0.6) * self._lease
         self._note(f"freeze {victim.name} for {seconds:.1f} s only")
+        began = now()
         victim.process.freeze()
         await asyncio.sleep(seconds)
         victim.process.thaw()
+        if now() - began > 0.8 * self._lease:
+            # The machine was slow: this became a freeze past the lease.
+            self._mark_dead(victim, began)
         victim.busy = False
         return victim.name
 

@@ -106,10 +106,11 @@ class Fault:
 
 @dataclass(slots=True)
 class Change:
-    """A join or a leave: it took effect somewhere in [began, ended]."""
+    """A join or a leave: it took effect somewhere in [began, ended]; if not `certain`, perhaps not at all."""
 
     began: float
     ended: float
+    certain: bool = True
 
 
 class Ledger:
@@ -126,6 +127,7 @@ class Ledger:
         self.refused: dict[int, int] = defaultdict(int)
         self.closes: dict[int, int] = defaultdict(int)
         self.errors: dict[str, int] = defaultdict(int)
+        self.stalls: list[float] = []
         self.broken_promises: list[str] = []
         self._numbers: dict[str, int] = {}
 

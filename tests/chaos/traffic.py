@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from imhelper import ImHelper
 from imhelper.errors import RedisUnavailableError
-
 from tests.chaos.device import Device
 from tests.chaos.ledger import Change, Client, Ledger, Send, now
 
@@ -86,14 +85,12 @@ class Traffic:
         for chan in self._chans:
             for number in self._rng.sample(range(self._count), min(12, self._count)):
                 self._spawn(self._join(number, chan))
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         """No new calls; those under way are finished."""
         self._running = False
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -200,8 +197,11 @@ class Traffic:
         client_id = self._ledger.clients[number].client_id
         began = now()
         done: list[bool] = []
+        tries = 0
 
         async def call() -> None:
+            nonlocal tries
+            tries += 1
             if join:
                 done.append(await self._helper.join_chan(client_id, chan))
             else:
@@ -211,6 +211,9 @@ class Traffic:
             if await self._until_done(call):
                 # A leave that found nothing is one all the same: afterwards the client is no member.
                 if join and not done[-1]:
+                    # Offline now; but a try whose answer was lost may have found it online.
+                    if tries > 1:
+                        self._ledger.joins[key].append(Change(began, now(), certain=False))
                     return
                 (self._ledger.joins if join else self._ledger.leaves)[key].append(Change(began, now()))
                 (self._memberships.add if join else self._memberships.discard)(key)

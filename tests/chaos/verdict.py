@@ -86,7 +86,7 @@ class Judge:
         assert send.ended is not None and send.chan is not None
         leaves = self._ledger.leaves.get((number, send.chan), ())
         for join in self._ledger.joins[number, send.chan]:
-            if join.ended > send.began or self._lost_near(join.began, join.ended):
+            if not join.certain or join.ended > send.began or self._lost_near(join.began, join.ended):
                 continue
             if any(leave.ended > join.began and leave.began < send.ended for leave in leaves):
                 continue
@@ -100,13 +100,19 @@ class Judge:
         assert send.chan is not None
         leaves = self._ledger.leaves.get((number, send.chan), ())
         for join in self._ledger.joins.get((number, send.chan), ()):
-            if join.began > until:
+            if join.began > until or (not join.certain and send.began > join.ended):
                 continue
             left = any(leave.began > join.ended and leave.ended < send.began for leave in leaves)
             gone = any(join.ended + 0.05 < off < send.began - 0.05 for off in self._offs.get(number, ()))
             if not left and not gone:
                 return True
         return False
+
+    def _history(self, client: Client, chan: str) -> str:
+        number = client.number
+        joins = [f"joined {c.began:.3f}-{c.ended:.3f}" for c in self._ledger.joins.get((number, chan), ())]
+        leaves = [f"left {c.began:.3f}-{c.ended:.3f}" for c in self._ledger.leaves.get((number, chan), ())]
+        return ", ".join([*joins, *leaves, *(f"off {at:.3f}" for at in self._offs.get(number, ()))])
 
     def _lost_near(self, began: float, ended: float) -> bool:
         return any(began - SLACK < at + 5 and ended + 3 > at for at in self._loss)
@@ -147,7 +153,7 @@ class Judge:
         ):
             return
         offs = self._offs.get(client.number, [])
-        if not self._online_at(client.number, send.began - SLACK, send.ended):
+        if not self._online_throughout(client.number, send.began, send.began):
             return
         at = bisect_left(offs, send.began - SLACK)
         if at < len(offs) and offs[at] - send.ended < 2 * (self._lease + self._grace) + 10:
@@ -177,7 +183,10 @@ class Judge:
             elif not self._possible(client.number, send, book.arrived[uid]) and not self._lost_near(
                 send.began, send.began
             ):
-                v.fault("wrong receiver", f"{_name(client, book)} was no member: {_describe(send)}")
+                v.fault(
+                    "wrong receiver",
+                    f"{_name(client, book)} was no member: {_describe(send)}; {self._history(client, send.chan)}",
+                )
         for uid in book.other_ids:
             v.fault("duplicates", f"{_name(client, book)} got {uid} under two ids")
         for uid in book.twice_on_one:
@@ -215,16 +224,14 @@ class Judge:
             if kind != expected and not self._lost_near(at, at):
                 v.fault("events", f"{client.client_id}: {kind} at {at:.3f} where {expected} was due")
             expected = "off" if kind == "on" else "on"
-        spans = sorted(
-            ((c.opened, c.frozen or c.closed or float("inf")) for b in client.devices for c in b.connections)
-        )
+        spans = sorted((c.opened, c.frozen or c.closed or float("inf")) for b in client.devices for c in b.connections)
         for off in self._offs.get(client.number, ()):
             for opened, end in spans:
                 if opened < off - SLACK and off < end + self._grace - SLACK and not self._lost_near(off, off):
                     v.fault("events", f"{client.client_id}: off at {off:.3f}, connected {opened:.3f} to {end:.3f}")
-        if client.devices and client.gone is None and spans and events and events[-1][1] != "on":
-            if spans[-1][1] == float("inf"):
-                v.fault("events", f"{client.client_id}: connected, but the last event is off")
+        connected = any(end == float("inf") for _, end in spans)
+        if connected and events and events[-1][1] != "on":
+            v.fault("events", f"{client.client_id}: connected, but the last event is off")
         if spans and not events and not self._loss:
             v.fault("events", f"{client.client_id}: connected and no event")
         self._gaps_have_events(v, client, spans)
@@ -233,9 +240,9 @@ class Judge:
         bound = self._lease + self._grace + 2 + 2 * SLACK
         covered = 0.0
         for opened, end in spans:
-            if covered and opened - covered > bound + self._outages(covered, opened):
-                if not any(covered < off < opened + SLACK for off in self._offs.get(client.number, ())):
-                    v.fault("events", f"{client.client_id}: away from {covered:.3f} to {opened:.3f} and no off")
+            too_long = covered and opened - covered > bound + self._outages(covered, opened)
+            if too_long and not any(covered < off < opened + SLACK for off in self._offs.get(client.number, ())):
+                v.fault("events", f"{client.client_id}: away from {covered:.3f} to {opened:.3f} and no off")
             covered = max(covered, end)
 
     def _outages(self, began: float, ended: float) -> float:
@@ -279,9 +286,10 @@ class Judge:
                 _cut_near(c, send) for b in books for c in b.connections if not b.envelope
             ):
                 v.fault("receipts", f"{who} says delivered, and nobody got it")
-        elif self._online_throughout(receiver, send.began - SLACK, got[0].at + SLACK):
-            if not self._lost_near(send.began, got[0].at):
-                v.fault("receipts", f"{who} says offline, and it was online all along")
+        elif self._online_throughout(receiver, send.began - SLACK, got[0].at + SLACK) and not self._lost_near(
+            send.began, got[0].at
+        ):
+            v.fault("receipts", f"{who} says offline, and it was online all along")
 
     def _receipt_excused(self, v: Verdict, sender: Client, book: DeviceBook, send: Send) -> bool:
         assert send.ended is not None
@@ -290,6 +298,9 @@ class Judge:
             return True
         if sender.envelope:
             return False
+        if not self._online_throughout(sender.number, send.began, send.began):
+            # It sent while offline: what comes then is for those who resume.
+            return True
         horizon = send.ended + 2 * (self._lease + self._grace) + 10
         if any(send.began - SLACK < off < horizon for off in self._offs.get(sender.number, ())):
             return True
@@ -297,17 +308,6 @@ class Judge:
             # What came while this device was away went to the other one.
             return not any(c.closed is None and c.opened < send.began for c in book.connections)
         return any(not c.orderly and c.closed and send.began - SLACK < c.closed < horizon for c in book.connections)
-
-    def _online_at(self, number: int, began: float, ended: float) -> bool:
-        """Whether the client was online at any moment of a span."""
-        online = False
-        for at, kind in self._ledger.events.get(number, ()):
-            if at > ended:
-                break
-            if online and at >= began:
-                return True
-            online = kind == "on"
-        return online
 
     def _online_throughout(self, number: int, began: float, ended: float) -> bool:
         online_since = None
