@@ -63,7 +63,8 @@ class Hub:
         self.stats = Stats()
         self.boot = secrets.token_hex(8)
         self.boot_raw = self.boot.encode()
-        self.buffer_bytes = settings.buffer_bytes
+        # At least one message of the largest size always fits, or each such message would end a socket.
+        self.buffer_bytes = max(settings.buffer_bytes, settings.max_payload_bytes + 4096)
         self.topology: Topology | None = None
         # The epoch that Redis held at the last beat; empty when it holds no topology (any more).
         self.epoch_in_redis = ""
@@ -186,25 +187,22 @@ class Hub:
                 scripts.load("connect"),
                 group,
                 *(self.boot, number, wanted.token, wanted.slot, mode, since_incarnation, since_id),
-                *(self.settings.max_sockets_per_client, *self.retention),
+                *(self.settings.max_sockets_per_client, *self.retention, self.incarnation[group].rstrip(b".")),
             )
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, b"")
             _refuse(socket, NOT_READY)
             return
+        if reply[0] == b"stale":
+            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
+            self.writes_lost(group)
         if reply[0] != b"ok":
             _refuse(socket, UNAUTHORIZED if reply[0] == b"unknown" else NOT_READY)
             return
-        _, client, socket.metadata, incarnation, last, start, recovered, chans, past, pending, foreign = reply
+        _, client, socket.metadata, last, start, recovered, chans, past, pending, foreign = reply
         if foreign:
             start = await self._oldest(start, foreign, group)
-        if self.incarnation.get(group) != incarnation + b".":
-            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
-            self.writes_lost(group)
-            self.presence.gone(group, number, b"")
-            _refuse(socket, NOT_READY)
-            return
         if socket.state != ADMITTING:
             self.presence.gone(group, number, b"" if socket.envelope else start)
             return

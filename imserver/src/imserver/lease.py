@@ -151,6 +151,10 @@ class LeaseKeeper:
             )
         if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
             raise TopologyError("the topology's slots or groups were changed under a running server")
+        if topology.limits != hub.settings.limits and (old is None or old.limits != topology.limits):
+            log.warning(
+                "this server's settings differ from the published limits, which helpers follow: %s", topology.limits
+            )
         hub.topology = topology
         hub.slots_count, hub.groups = topology.slots, topology.groups
         log.info("topology: epoch %d, servers %s", topology.epoch, ", ".join(s.name for s in topology.servers))

@@ -1,8 +1,9 @@
 -- connect: consume a token and record the socket, all before the 101.
--- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms.
+-- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms,
+--       the incarnation that the server knows.
 -- (boot, n) names the handshake: asked again after a lost reply, it answers from what it recorded.
--- Reply: {'fenced'} | {'unknown'} |
---   {'ok', client, metadata, incarnation, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
+-- Reply: {'fenced'} | {'stale'} (the incarnation is another one: the token stays good) | {'unknown'} |
+--   {'ok', client, metadata, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
 --    receipts, {boot, position of a plain socket there, ...}}
 local boot, n, token, slot, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local since_inc, since, max = ARGV[6], ARGV[7], tonumber(ARGV[8])
@@ -10,6 +11,7 @@ retention(ARGV[9], ARGV[10], ARGV[11])
 if redis.call('SISMEMBER', T .. ':boots', boot) == 0 then return {'fenced'} end
 local sid = boot .. '.' .. n
 local inc = redis.call('GET', T .. ':inc') or '0'
+if inc ~= ARGV[12] then return {'stale'} end
 local last = redis.call('HGET', T .. ':last', slot) or '0-0'
 local known = redis.call('HGET', T .. ':bs:' .. boot, n)
 local client, start, meta
@@ -99,7 +101,7 @@ else
 end
 
 return {
-  'ok', client, meta, inc, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
+  'ok', client, meta, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
   redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
   redis.call('HLEN', T .. ':pend:' .. client), foreign,
 }
