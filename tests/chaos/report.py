@@ -44,7 +44,7 @@ def table(options: Options, outcome: Outcome) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     lines.append("-" * (width + 12) + " each of these must be 0")
     lines += [f"{name:<{width}}  {n}" for name, n in wrong]
-    lines += verdict.examples
+    lines += [*verdict.examples, *(f"note: {text}" for text in verdict.notes[:5])]
     if any(n for _, n in wrong):
         lines.append(f"logs: {options.folder}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ class Verdict:
     wrong: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def fault(self, column: str, example: str) -> None:
         """Count something wrong."""
@@ -208,12 +209,14 @@ class Judge:
 
     def _plain_repeat(self, v: Verdict, client: Client, book: DeviceBook, uid: int, at: float) -> None:
         """After a crash a plain client may see up to a second's messages again."""
-        send = self._ledger.sends.get(uid)
-        ends = [c.frozen or c.closed for c in book.connections if c.closed is not None and c.closed < at + SLACK]
-        if send is None or send.ended is None or not ends or ends[-1] is None:
-            return
-        if ends[-1] - send.ended > 2 + SLACK and ends[-1] - book.arrived[uid] > 2 + SLACK:
-            v.counts["repeats, plain, of more than two seconds"] += 1
+        first = book.arrived[uid]
+        ends = [c.frozen or c.closed for c in book.connections if c.opened <= first + SLACK]
+        if ends and ends[-1] is not None and ends[-1] - first > 1 + SLACK:
+            v.counts["repeats, plain, of more than a second"] += 1
+            send = self._ledger.sends[uid]
+            v.notes.append(
+                f"{_name(client, book)} got {uid} at {first:.3f} and {at:.3f}; {_around(book.connections, send)}"
+            )
 
     # Events.
 
