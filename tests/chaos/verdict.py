@@ -210,7 +210,7 @@ class Judge:
     def _plain_repeat(self, v: Verdict, client: Client, book: DeviceBook, uid: int, at: float) -> None:
         """After a crash a plain client may see up to a second's messages again."""
         first = book.arrived[uid]
-        ends = [c.frozen or c.closed for c in book.connections if c.opened <= first + SLACK]
+        ends = [c.frozen or c.closed for c in book.connections if c.opened <= first]
         if ends and ends[-1] is not None and ends[-1] - first > 1 + SLACK:
             v.counts["repeats, plain, of more than a second"] += 1
             send = self._ledger.sends[uid]
