@@ -20,13 +20,16 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.redis5
 
 
+KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+
+
 class Authority:
     """Signs certificates with the openssl program."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test authority",
+        self._run("req", "-x509", *KEY, "-days", "2", "-subj", "/CN=test authority",
                   "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
 
     def _run(self, *arguments: str) -> None:
@@ -34,7 +37,7 @@ class Authority:
 
     def sign(self, name: str, subject: str, alternative: str = "") -> tuple[str, str]:
         """A certificate and its key, as paths."""
-        self._run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={subject}",
+        self._run("req", *KEY, "-subj", f"/CN={subject}",
                   "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
         extra = self.folder / f"{name}.ext"
         extra.write_text(f"subjectAltName={alternative}\n" if alternative else "")
