@@ -103,6 +103,15 @@ class LeaseKeeper:
         )
         return reply
 
+    async def look(self) -> None:
+        """Learn the topology before the name is taken: a server that can't serve it must not disturb the others.
+
+        Raises RedisUnavailableError, TopologyError.
+        """
+        _, epoch, record, _ = await self._hub.link.eval(scripts.load("view"), None, "")
+        if record:
+            self._learn(record, epoch)
+
     async def beat(self) -> None:
         """Renew the lease once. Raises RedisUnavailableError, Fenced, TopologyError."""
         hub = self._hub
