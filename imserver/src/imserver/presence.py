@@ -29,6 +29,8 @@ RETRY_SECONDS = 0.5
 # How long the reader gets to work off what a slot's log holds more than this server has seen.
 CATCH_UP_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
+# A handshake elsewhere may have seen a socket on record just before its end was told, and ask for it this much later.
+ENDED_SECONDS = 10.0
 # A slot that lost its last client is read a little longer: clients come back.
 IDLE_SECONDS = 30.0
 
@@ -46,6 +48,8 @@ class Presence:
         self._work = asyncio.Event()
         self._restore = asyncio.Event()
         self._sent: dict[int, bytes] = {}
+        self._ended: dict[int, bytes] = {}
+        self._told: deque[tuple[float, list[int]]] = deque()
 
     @property
     def idle(self) -> bool:
@@ -55,7 +59,13 @@ class Presence:
     def gone(self, group: int, number: int, pos: bytes) -> None:
         """A socket that Redis may know is no more. `pos` is where a plain one was."""
         self._gone.setdefault(group, deque()).append((number, pos))
+        if pos:
+            self._ended[number] = pos
         self._work.set()
+
+    def ended(self, number: int) -> bytes | None:
+        """Where a plain socket ended, as long as somebody may have seen it on record; None for any other."""
+        return self._ended.get(number)
 
     def ack(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
         """The receipts of a client for entries lo < n <= hi are true."""
@@ -94,6 +104,7 @@ class Presence:
             except BaseException:
                 queue.extendleft(reversed(batch))
                 raise
+            self._told.append((monotonic() + ENDED_SECONDS, [number for number, pos in batch if pos]))
 
     async def _flush_acks(self, group: int) -> None:
         hub, acks = self._hub, self._acks[group]
@@ -120,6 +131,9 @@ class Presence:
             except RedisUnavailableError as error:
                 log.info("positions wait for Redis: %s", error)
             now = monotonic()
+            while self._told and self._told[0][0] < now:
+                for number in self._told.popleft()[1]:
+                    self._ended.pop(number, None)
             for slot in list(self._hub.slots.values()):
                 if not slot.members and not slot.queue and now - slot.idle_since > IDLE_SECONDS:
                     del self._hub.slots[slot.number]
