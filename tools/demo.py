@@ -276,13 +276,15 @@ class Demo:
         )
         await webchat.start()
         say(f"  ok {webchat.name} (pid {webchat.pid})")
-        victim = servers[min(1, len(servers) - 1)]
+        victim, leaver = servers[len(servers) // 2], servers[-1]
         say(f"\nOpen http://{HOST}:{options.port}\n")
         say(
             "Try:  1. Open it in three tabs: each is a user of its own. Join a room, talk, click a person, send a file."
         )
         say(f"      2. kill -9 {victim.pid}   ({victim.name}: its tabs carry on elsewhere, nothing is missing)")
-        say("      3. Watch the panel Servers: the killed one goes, is started again here, and tabs come back to it.")
+        say(
+            f"      3. kill {leaver.pid}      ({leaver.name}: it hands its tabs over first; both are started again here)"
+        )
         say("Ctrl-C stops everything and leaves nothing behind.\n")
         async with asyncio.TaskGroup() as group:
             for child in self._children:
