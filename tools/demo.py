@@ -282,9 +282,7 @@ class Demo:
             "Try:  1. Open it in three tabs: each is a user of its own. Join a room, talk, click a person, send a file."
         )
         say(f"      2. kill -9 {victim.pid}   ({victim.name}: its tabs carry on elsewhere, nothing is missing)")
-        say(
-            f"      3. kill {leaver.pid}      ({leaver.name}: it hands its tabs over first; both are started again here)"
-        )
+        say(f"      3. kill {leaver.pid}      ({leaver.name}: hands its tabs over first; both are started again)")
         say("Ctrl-C stops everything and leaves nothing behind.\n")
         async with asyncio.TaskGroup() as group:
             for child in self._children:
