@@ -190,6 +190,8 @@ class Hub:
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, b"")
+            # The script may run yet, even after the socket's end was told: look again once Redis answers.
+            self.presence.restore()
             _refuse(socket, NOT_READY)
             return
         if reply[0] == b"stale":
@@ -274,6 +276,8 @@ class Hub:
         for member in list(slot.members.values()):
             for socket in [s for s in member.sockets if s.live]:
                 socket.close(4002, "history was lost: reload")
+        # Those that wait for the cursor, which has just passed them by.
+        self.replayer.want(slot)
         self.writes_lost(slot.group)
 
     async def tell_loss(self, group: int) -> None:
