@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from .observer import Observer, Silent
 
 if TYPE_CHECKING:
     from .hub import Hub
+    from .publisher import SelfPublisher
 
 __all__ = ["Fenced", "LeaseKeeper"]
 
@@ -41,7 +41,7 @@ class LeaseKeeper:
     `publish` is called after each beat with the leases that are alive, when the topology is `self`.
     """
 
-    def __init__(self, hub: Hub, publish: Callable[[dict[str, Lease]], Awaitable[None]] | None) -> None:
+    def __init__(self, hub: Hub, publish: SelfPublisher | None) -> None:
         self._hub = hub
         self._publish = publish
         self._observer = Observer(hub.settings.server_name, hub.settings.lease_seconds)
@@ -177,6 +177,8 @@ class LeaseKeeper:
             try:
                 if await self._hub.link.eval(scripts.load("fence"), None, dead.name, dead.boot, dead.beat):
                     log.warning("server %s is dead: its sockets are reclaimed", dead.name)
+                    if self._publish is not None:
+                        await self._publish.depose(dead.boot)
                     await self.reclaim(dead.boot)
             except RedisUnavailableError as error:
                 log.warning("reclaiming %s stopped and is taken up again later: %s", dead.name, error)
