@@ -78,10 +78,17 @@ class ImHelper:
         self._view = View(link)
         self._scan = Scan(self._view)
         self._hooks: list[Callable[[SendEvent], Any]] = []
+        self._subscriptions: list[Subscription] = []
         self._sender = Sender(self._view, self._hooks)
 
     async def close(self) -> None:
-        """Close the connections. Subscriptions of `event_bus` are closed by themselves. Safe to repeat."""
+        """End the subscriptions of `event_bus` and close the connections.
+
+        Safe to repeat; a later call connects again.
+        """
+        running, self._subscriptions = self._subscriptions, []
+        for subscription in running:
+            await subscription.close()
         await self._link.close()
 
     async def __aenter__(self) -> ImHelper:
@@ -265,6 +272,7 @@ class ImHelper:
         else:
             subscription = GroupSubscription(self._link, feed, online, offline, check_group(group))
         await subscription.start()
+        self._subscriptions = [s for s in self._subscriptions if not s.closed] + [subscription]
         return subscription
 
     # -- channels ---------------------------------------------------------------------------------------------------
