@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from .._backend.aio import Link
 from .._backend.common import Arg, Call
@@ -91,7 +91,7 @@ class ImHelper:
             await subscription.close()
         await self._link.close()
 
-    async def __aenter__(self) -> ImHelper:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -127,7 +127,8 @@ class ImHelper:
             slot = slot_of(client_id, topology.slots)
             token = make_token(slot)
             args = (token, self._token_ttl_ms, client_id, metadata)
-            await self._view.all([Call(group_of(slot, topology.groups), args, load("mint"))])
+            # Looked at each time, in the same round trip: a server that began to drain a moment ago is not given.
+            await self._view.all([Call(group_of(slot, topology.groups), args, load("mint"))], look=True)
             server = await self._view.choose(client_id, avoid)
             now = await self._view.topology()
             if (now.slots, now.groups) == (topology.slots, topology.groups):

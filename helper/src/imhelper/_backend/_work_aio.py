@@ -55,6 +55,8 @@ class SingleFlight:
         if task is None or task.done():
             self._running = {at: t for at, t in self._running.items() if not at.is_closed()}
             task = self._running[loop] = loop.create_task(_finish(work()))
+            # Its error belongs to who waits; when all of them were cancelled, nobody does.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(task)
 
 
