@@ -47,6 +47,8 @@ class Presence:
         self._acks: dict[int, dict[tuple[bytes, int], tuple[int, Slot]]] = {}
         self._work = asyncio.Event()
         self._restore = asyncio.Event()
+        # A position must never be on record before the receipts of what lies before it: nobody would ask for it again.
+        self._telling = asyncio.Lock()
         self._sent: dict[int, bytes] = {}
         self._ended: dict[int, bytes] = {}
         self._told: deque[tuple[float, list[int]]] = deque()
@@ -88,10 +90,11 @@ class Presence:
 
     async def flush(self) -> None:
         """Tell what is queued now. Raises RedisUnavailableError with everything untold still queued."""
-        for group in list(self._acks):
-            await self._flush_acks(group)
-        for group in list(self._gone):
-            await self._flush_gone(group)
+        async with self._telling:
+            for group in list(self._acks):
+                await self._flush_acks(group)
+            for group in list(self._gone):
+                await self._flush_gone(group)
 
     async def _flush_gone(self, group: int) -> None:
         hub, queue = self._hub, self._gone[group]
@@ -100,6 +103,7 @@ class Presence:
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
             args = [x for item in batch for x in item]
             try:
+                await self._flush_acks(group)
                 await hub.link.eval(scripts.load("close"), group, hub.boot, grace, *hub.retention, *args)
             except BaseException:
                 queue.extendleft(reversed(batch))
@@ -107,7 +111,7 @@ class Presence:
             self._told.append((monotonic() + ENDED_SECONDS, [number for number, pos in batch if pos]))
 
     async def _flush_acks(self, group: int) -> None:
-        hub, acks = self._hub, self._acks[group]
+        hub, acks = self._hub, self._acks.get(group, {})
         while acks:
             batch = [(key, acks.pop(key)) for key in list(acks)[:BATCH]]
             args = [x for (client, lo), (hi, _) in batch for x in (client, lo, hi)]
@@ -148,7 +152,9 @@ class Presence:
                     told.setdefault(slot.group, []).append((slot.number, position))
         for group, items in told.items():
             args = [x for item in items for x in item]
-            await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
+            async with self._telling:
+                await self._flush_acks(group)
+                await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
             self._sent.update(items)
 
     def restore(self) -> None:
