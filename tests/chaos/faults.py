@@ -28,6 +28,7 @@ FAULTS = {
     "redis-restart": 1,
     "redis-kill": 1,
     "redis-outage": 0.7,
+    "redis-freeze": 1,
     "client-kill": 1.5,
     "pause": 1.5,
 }
@@ -90,6 +91,7 @@ class Faults:
             "redis-restart": self._redis_restart,
             "redis-kill": self._redis_kill,
             "redis-outage": self._redis_outage,
+            "redis-freeze": self._redis_freeze,
             "client-kill": self._client_kill,
             "pause": self._pause,
         }
@@ -259,6 +261,22 @@ class Faults:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(redis.start)
             # The next one comes when this one is digested: two in a row are one longer outage.
+            await asyncio.sleep(2.0)
+        finally:
+            self._redis_busy = False
+        return f"{seconds:.1f} s"
+
+    async def _redis_freeze(self) -> str | None:
+        """SIGSTOP: what it was sent meanwhile it carries out when it wakes, long after the senders gave up."""
+        if self._redis_busy:
+            return None
+        self._redis_busy = True
+        seconds = self._rng.uniform(0.3, 1.5 * self._lease)
+        self._note(f"freeze Redis for {seconds:.1f} s")
+        try:
+            self._world.redis.freeze()
+            await asyncio.sleep(seconds)
+            self._world.redis.thaw()
             await asyncio.sleep(2.0)
         finally:
             self._redis_busy = False

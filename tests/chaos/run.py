@@ -24,6 +24,7 @@ CONNECT_RATE = 400
 PING_SECONDS = 5
 TICK_SECONDS = 0.5
 DRAIN_RATE = 200
+DRAIN_SECONDS = 8
 SETTLE_EXTRA_SECONDS = 20
 
 
@@ -67,6 +68,7 @@ async def run(options: Options) -> Outcome:
         IM_GRACE_SECONDS=options.grace,
         IM_PING_SECONDS=PING_SECONDS,
         IM_DRAIN_RATE=DRAIN_RATE,
+        IM_DRAIN_TIMEOUT_SECONDS=DRAIN_SECONDS,
         IM_LOG_LEVEL="info",
     )
     try:
@@ -146,7 +148,7 @@ async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelp
     while True:
         await asyncio.sleep(1.0)
         await asyncio.to_thread(_read_events, ledger, world)
-        verdict = Judge(ledger, options.lease, options.grace, []).verdict()
+        verdict = Judge(ledger, options.lease, options.grace).verdict()
         await _look(verdict, ledger, world, helper, devices)
         if not any(verdict.wrong.values()) or now() > deadline:
             break

@@ -57,7 +57,7 @@ class Traffic:
         self._memberships: set[tuple[int, str]] = set()
         self._locked: set[tuple[int, str]] = set()
         self._uid = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._running = True
         self._of_client: dict[int, list[Device]] = {}
         for device in devices:
@@ -92,12 +92,12 @@ class Traffic:
         self._running = False
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a business call failed", exc_info=error)
@@ -121,6 +121,8 @@ class Traffic:
             self._send(tuple({self._someone() for _ in range(rng.randint(2, 8))}), receipt=True)
         elif die < 0.93:
             self._spawn(self._publish(self._record(self._someone(), (), rng.choice(self._chans), False)))
+        elif die < 0.932:
+            self._spawn(self._disconnect(self._someone()))
         elif die < 0.975 or not self._memberships:
             self._spawn(self._join(self._someone(), rng.choice(self._chans)))
         else:
@@ -134,6 +136,8 @@ class Traffic:
     def _send(self, receivers: tuple[int, ...], receipt: bool) -> None:
         sender = self._someone()
         receivers = tuple(r for r in receivers if r != sender)
+        if not receipt and self._rng.random() < 0.05:
+            receivers = (*receivers, sender)
         if receipt and not self._ledger.clients[sender].envelope:
             # A plain client's receipt names only the payload.
             receivers = receivers[:1]
@@ -221,6 +225,18 @@ class Traffic:
                 self._ledger.broken_promises.append(f"a join or leave never succeeded: {key}")
         finally:
             self._locked.discard(key)
+
+    async def _disconnect(self, number: int) -> None:
+        client = self._ledger.clients[number]
+        change = Change(now(), float("inf"))
+        client.disconnects.append(change)
+        if not await self._until_done(lambda: self._helper.disconnect(client.client_id, "chaos")):
+            self._ledger.broken_promises.append(f"a disconnect never succeeded: {client.client_id!r}")
+        change.ended = now()
+        # The user signs in again.
+        await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+        for device in self._of_client[number]:
+            self._come_back(device)
 
     # Clients that go and come.
 
