@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.chaos.device import Device
-from tests.chaos.ledger import Fault, Ledger, now
+from tests.chaos.ledger import Connection, Fault, Ledger, now
 from tests.chaos.world import Managed, World
 
 __all__ = ["FAULTS", "Faults"]
@@ -144,11 +144,12 @@ class Faults:
         victim.busy = False
         return victim.name
 
-    def _mark_dead(self, victim: Managed, since: float | None = None) -> None:
+    def _mark_dead(self, victim: Managed, since: float | None = None) -> list[Connection]:
         """From here on the server's sockets are as good as gone, whatever their clients believe."""
-        for device in self._devices:
-            if device.server == victim.process.url:
-                device.book.connections[-1].frozen = since or now()
+        held = [d.book.connections[-1] for d in self._devices if d.server == victim.process.url]
+        for connection in held:
+            connection.frozen = since or now()
+        return held
 
     async def _freeze(self) -> str | None:
         """SIGSTOP past the lease: it is fenced, must notice when it wakes, end, and be started again."""
@@ -157,11 +158,18 @@ class Faults:
             return None
         seconds = self._lease + self._rng.uniform(0.5, 0.9) * self._grace
         self._note(f"freeze {victim.name} for {seconds:.1f} s")
-        self._mark_dead(victim)
+        held = self._mark_dead(victim)
         victim.frozen = True
         victim.process.freeze()
         await asyncio.sleep(seconds)
         victim.process.thaw()
+        thawed, ends = now(), len(victim.exits)
+        await asyncio.sleep(self._lease)
+        if len(victim.exits) == ends:
+            # Nobody could judge it meanwhile (Redis was away): it goes on as if nothing had been.
+            for connection in held:
+                if connection.closed is None or connection.closed > thawed:
+                    connection.frozen = None
         victim.frozen = False
         return await self._back(victim)
 
