@@ -119,7 +119,7 @@ async def test_a_draining_server_refuses_and_says_so(redis_server, spawn_imserve
 
         async def handed_over() -> bool:
             topology = await im.topology()
-            return set(topology.table) == {[s.name for s in topology.servers].index(new.name)}
+            return {topology.servers[at].name for at in topology.table} == {new.name}
 
         await eventually(handed_over, 10)
         # Who does not move is served until the deadline.
