@@ -12,6 +12,7 @@ from imhelper import ImHelper
 from tests.chaos.device import Device
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger, now
+from tests.chaos.store import Store
 from tests.chaos.traffic import Traffic, make_clients
 from tests.chaos.verdict import Judge, Verdict
 from tests.chaos.world import World
@@ -42,6 +43,7 @@ class Options:
     lease: float
     grace: float
     fsync: str
+    sentinel: bool
     folder: Path
 
 
@@ -62,8 +64,8 @@ async def run(options: Options) -> Outcome:
     ledger = Ledger()
     world = World(
         options.folder,
+        Store(options.folder, options.fsync, options.sentinel),
         options.servers,
-        options.fsync,
         IM_LEASE_SECONDS=options.lease,
         IM_GRACE_SECONDS=options.grace,
         IM_PING_SECONDS=PING_SECONDS,
@@ -73,7 +75,7 @@ async def run(options: Options) -> Outcome:
     )
     try:
         await world.start()
-        async with ImHelper(world.redis.url) as helper:
+        async with ImHelper(world.store.url) as helper:
             return await _with_helper(options, rng, ledger, world, helper)
     finally:
         await world.stop()
@@ -164,7 +166,7 @@ async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelp
 
 def _read_events(ledger: Ledger, world: World) -> None:
     ledger.events.clear()
-    with world.redis.client() as client:
+    with world.store.primary.client() as client:
         reply: Any = client.xrange("{im:0}:ev")
         for entry_id, fields in reply:
             number = ledger.number_of(fields[b"c"].decode())
@@ -194,7 +196,7 @@ async def _look(verdict: Verdict, ledger: Ledger, world: World, helper: ImHelper
 def _left_behind(world: World) -> list[str]:
     """Records of boots that are no more, and receipts that nobody decided."""
     found = []
-    with world.redis.client() as client:
+    with world.store.primary.client() as client:
         records: Any = client.hgetall("{im}:servers")
         leases = {value.split(b"\n")[0] for value in records.values()}
         for key in ("{im:0}:boots", "{im:0}:dying"):
