@@ -11,7 +11,10 @@ from tests.chaos.rules import Rules, around, describe, name_of
 
 __all__ = ["Judge", "Verdict"]
 
-COLUMNS = ("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts", "events", "ghosts", "other")
+COLUMNS = (
+    *("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts"),
+    *("events", "event bus", "ghosts", "other"),
+)
 
 
 @dataclass
