@@ -52,7 +52,7 @@ class Rules:
         return False
 
     def possible_member(self, number: int, send: Send, until: float) -> bool:
-        """Whether the client may have been a member at some moment of a channel send."""
+        """Whether the client may have been a member at some moment of a channel send that was over at `until`."""
         assert send.chan is not None
         leaves = self.ledger.leaves.get((number, send.chan), ())
         for join in self.ledger.joins.get((number, send.chan), ()):

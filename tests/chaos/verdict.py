@@ -115,6 +115,7 @@ class Judge:
             last = book.connections[-1] if book.connections else None
             if last is not None and last.closed is None and last.opened < send.began and last.frozen is None:
                 v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
+                return
         if len(missing) < len(client.devices) or not any(
             b.connections and b.connections[0].opened < send.began for b in missing
         ):
@@ -185,7 +186,7 @@ class Judge:
                 v.fault("wrong receiver", f"{name_of(client, book)} got {describe(send)}")
             elif client.number == send.sender and rules.alone(client, send.began):
                 v.fault("wrong receiver", f"{name_of(client, book)} has one socket and got its own {describe(send)}")
-        elif not rules.possible_member(client.number, send, book.arrived[send.uid]):
+        elif not rules.possible_member(client.number, send, send.ended or book.arrived[send.uid]):
             known = rules.membership(client.number, send.chan)
             v.fault("wrong receiver", f"{name_of(client, book)} was no member: {describe(send)}; {known}")
 
