@@ -36,7 +36,8 @@ __all__ = [
 
 ENVELOPE = Subprotocol("imcluster.v1.json")
 _HEAD = re.compile(
-    rb"GET (/[\x21-\x7e]{0,4096}) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}:[\t\x20-\x7e]{0,4096}\r\n){1,64})\r\n"
+    rb"GET (/[\x21-\x7e]{0,4096}) HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}:[\t\x20-\x7e]{0,4096}\r\n){1,64})\r\n"
 )
 _OFFERED = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[\t ]*,[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
