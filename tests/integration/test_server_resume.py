@@ -249,6 +249,29 @@ async def test_trimmed_history_is_told_and_what_is_left_comes(redis_server, spaw
             assert (await slow.until_close(20)).code == 4002
 
 
+async def test_what_is_older_than_the_window_is_gone_though_nothing_new_comes(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(
+        spawn_imservers, 1, redis_server.url, IM_RETAIN_SECONDS=2, IM_GRACE_SECONDS=1, IM_SLOTS=16
+    )
+    async with ImHelper(redis_server.url) as im, connected(server, im, "a", envelope=True) as live:
+        start = str((await hello(live))["pos"])
+        for n in range(3):
+            await im.send_message("s", "a", n)
+        last = [(await live.recv_json())["pos"] for _ in range(3)][-1]
+
+        async def no_entries() -> bool:
+            return not any([await im._link.command(0, "XLEN", f"{{im:0}}:log:{slot}") for slot in range(16)])
+
+        await eventually(no_entries, 15)
+        async with connected(server, im, "a", envelope=True, since=start) as socket:
+            assert (await hello(socket))["recovered"] is False
+        async with connected(server, im, "a", envelope=True, since=last) as socket:
+            assert (await hello(socket))["recovered"] is True, "nothing is missing after it"
+            await im.send_message("s", "a", "new")
+            assert (await socket.recv_json())["data"] == (await live.recv_json())["data"] == "new"
+    assert server.metrics()["imserver_gaps_total"] == 0
+
+
 async def test_plain_mode_takes_since_too(cluster, im):
     client = new_name()
     async with connected(cluster.servers[0], im, client, envelope=True) as socket:
