@@ -121,8 +121,8 @@ class Rules:
         assert send.ended is not None
         if connection.orderly or connection.closed is None:
             return False
-        began = connection.frozen or connection.closed
-        return began - self.slack < send.ended and send.began < connection.closed + self.slack
+        began = (connection.frozen or connection.closed) - self.slack - self.outages(send.began, connection.closed)
+        return began < send.ended and send.began < connection.closed + self.slack
 
 
 def name_of(client: Client, book: DeviceBook) -> str:
