@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from imhelper import ImHelper
-from imhelper.errors import RedisUnavailableError
+from imhelper.errors import NoServerError, RedisUnavailableError
 from tests.chaos.device import Device
 from tests.chaos.ledger import Change, Client, Ledger, Send, now
 
@@ -179,7 +179,8 @@ class Traffic:
         while True:
             try:
                 await call()
-            except RedisUnavailableError as error:
+            except (NoServerError, RedisUnavailableError) as error:
+                # No server: Redis has lost the topology, and it is not published again yet.
                 self._ledger.errors[f"a call: {type(error).__name__}"] += 1
                 if now() > deadline:
                     return False

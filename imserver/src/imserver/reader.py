@@ -196,6 +196,9 @@ def _rewind(slot: Slot, last: bytes) -> None:
         slot.queue.clear()
         slot.read = slot.id = last
         slot.n = parse_id(last).n
+        for socket in [s for member in slot.members.values() for s in member.sockets]:
+            # Numbers begin again below: what comes now is after this socket's beginning, too.
+            socket.floor, socket.joined = min(socket.floor, slot.n), min(socket.joined, slot.n)
     for socket in slot.waiting:
         if socket.at > slot.n:
             socket.at, socket.at_id = slot.n, slot.id
