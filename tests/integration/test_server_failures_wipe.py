@@ -2,6 +2,7 @@
 # Servers record again what they hold; numbers in the logs begin anew, and receipts must still come true.
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from imhelper import ImHelper, NoServerError
 from tests.support.cluster import connected
@@ -10,12 +11,12 @@ from tests.support.waiting import eventually
 
 async def test_receipts_come_true_after_redis_lost_everything(redis_server, spawn_imservers):
     (server,) = await asyncio.to_thread(spawn_imservers, 1, redis_server.url)
-    async with ImHelper(redis_server.url) as im, connected(server, im, "al") as al, connected(server, im, "bo") as bo:
+    async with ImHelper(redis_server.url) as im, AsyncExitStack() as stack:
         for n in range(30):
+            # So that their sockets begin at a number that the new logs reach only much later.
             await im.send_message("x", ["al", "bo"], f"before {n}")
-        for socket in (al, bo):
-            while await socket.recv() != "before 29":
-                continue
+        al = await stack.enter_async_context(connected(server, im, "al"))
+        bo = await stack.enter_async_context(connected(server, im, "bo"))
         await asyncio.to_thread(redis_server.command, "FLUSHALL")
 
         async def both_online() -> bool:
