@@ -173,7 +173,7 @@ async def test_members_are_counted_by_channel_and_slot_and_forgotten_at_zero(lin
 
 async def publish(
     link: Link, instance: str, derived_from: bytes | str, highest: int = 0, kind: str = "self"
-) -> list[bytes]:
+) -> list[Any]:
     reply: list[Any] = await link.eval(load("publish"), None, kind, kind, instance, derived_from, highest, "{}")
     return reply
 

@@ -138,6 +138,8 @@ class Server:
         try:
             await asyncio.wait([joined, stop], return_when=asyncio.FIRST_COMPLETED)
             if not joined.done():
+                joined.cancel()
+                await asyncio.gather(joined, return_exceptions=True)
                 return await self._leave() if self.hub.redis_up else 0
             joined.result()
             await asyncio.wait([stop, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
@@ -243,6 +245,11 @@ class Server:
 
     async def _goodbye(self) -> None:
         hub = self.hub
+        # First of all no more beats: one after the goodbye would take back what is given up here.
+        beats = [task for name, task in self._tasks.items() if name == "lease"]
+        for task in beats:
+            task.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
         while not hub.presence.idle:
             await hub.presence.flush()
         for group in range(hub.groups):
