@@ -1,4 +1,4 @@
-"""Leaving: clients are sent elsewhere at a bounded rate, then the process ends.
+"""Leaving: clients are sent elsewhere at a bounded rate, because the process ends or because the table says so.
 `move` with a fresh token for envelope clients, 1012 for plain ones; whoever stays is closed at the deadline."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from imhelper.core import scripts
 from imhelper.core.leases import choose_server, live_names
 from imhelper.core.slots import group_of
 from imhelper.core.tokens import make_token
+from imhelper.core.topology import DRAINING
 from imhelper.errors import RedisUnavailableError
 
 from . import entries
@@ -23,7 +24,7 @@ from .waiting import until
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["drain", "pace"]
+__all__ = ["TableDrain", "drain", "pace"]
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,19 @@ def pace(rate: float, sockets: int, timeout: float) -> float:
 
 
 async def drain(hub: Hub, keeper: LeaseKeeper) -> None:
-    """Move all clients away and return when none is left or the time is over. New handshakes get 503 meanwhile."""
-    settings = hub.settings
-    deadline = monotonic() + settings.drain_timeout_seconds
-    hub.draining = True
+    """Before the end: move all clients away; return when none is left or the time is over.
+
+    New handshakes get 503 meanwhile.
+    """
+    hub.draining = hub.ending = True
     hub.poke()
     await tell_publisher(hub, keeper)
+    await _empty(hub, keeper)
+
+
+async def _empty(hub: Hub, keeper: LeaseKeeper) -> None:
+    settings = hub.settings
+    deadline = monotonic() + settings.drain_timeout_seconds
     sockets = [s for s in hub.connected if s.state == OPEN]
     random.shuffle(sockets)
     rate = pace(settings.drain_rate, len(sockets), settings.drain_timeout_seconds)
@@ -57,6 +65,54 @@ async def drain(hub: Hub, keeper: LeaseKeeper) -> None:
     await until(lambda: not hub.open_count, deadline - monotonic())
     for socket in [s for s in hub.connected if s.state == OPEN]:
         socket.close(1012, GOING_AWAY)
+
+
+class TableDrain:
+    """Drains while an operator's table has this server as `draining`, and stops when it is active again.
+
+    The process goes on either way: whoever drained it decides when it ends. A table that the servers publish
+    themselves only repeats what their leases say, so it is not obeyed.
+    """
+
+    def __init__(self, hub: Hub, keeper: LeaseKeeper) -> None:
+        self._hub, self._keeper = hub, keeper
+        self._job: asyncio.Task[None] | None = None
+
+    def _told(self) -> bool:
+        hub = self._hub
+        servers = hub.topology.servers if hub.topology is not None else ()
+        me = hub.settings.server_name
+        return hub.settings.topology == "operator" and any(s.name == me and s.state == DRAINING for s in servers)
+
+    async def run(self) -> None:
+        """Follow the table for ever. Raises what a drain raised."""
+        hub = self._hub
+        while True:
+            learnt = asyncio.get_running_loop().create_task(hub.learnt.wait())
+            try:
+                await asyncio.wait([learnt, *([self._job] if self._job else [])], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                learnt.cancel()
+            if self._job is not None and self._job.done():
+                self._job.result()
+                self._job = None
+            hub.learnt.clear()
+            if hub.ending or self._told() == hub.draining:
+                continue
+            hub.draining = not hub.draining
+            hub.poke()
+            if hub.draining:
+                log.info("the table says that this server drains")
+                self._job = asyncio.get_running_loop().create_task(_empty(hub, self._keeper))
+            else:
+                log.info("the table says that this server is active again")
+                self.stop()
+
+    def stop(self) -> None:
+        """Send nobody else away."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
 
 
 async def tell_publisher(hub: Hub, keeper: LeaseKeeper) -> None:
