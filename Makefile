@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 LINTS := lint-style lint-types lint-imports lint-generated
-.PHONY: help setup test check lint $(LINTS) format demo bench requirements clean
+.PHONY: help setup test check lint $(LINTS) format demo bench chaos requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -87,11 +87,14 @@ demo: setup  ## the whole cluster on this machine; SERVERS=5 and REDIS_URL=redis
 	@exec $(BIN)/python tools/demo.py
 
 bench: setup  ## speed and size, as ratios to a floor measured in the same run
-	@exec $(BIN)/python -m bench
+	@exec $(BIN)/python -m bench $(ARGS)
+
+chaos: setup  ## faults at random on real processes, and what became of every message; ARGS='--seed 7 --seconds 60'
+	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 requirements:  ## compile requirements/*.in again (needs uv), to the newest versions
 	@tools/compile_requirements
 
 clean:  ## remove what setup, tests and builds leave behind
-	@rm -rf $(VENV) $(VENV_REDIS5) clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_REDIS5) bench/.build clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

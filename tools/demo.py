@@ -19,8 +19,6 @@ from urllib.parse import urlsplit, urlunsplit
 import redis.asyncio
 import redis.exceptions
 
-from imhelper import ImError, ImHelper
-
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
@@ -207,19 +205,30 @@ def fate(process: Process) -> str:
     return f"ended with status {code}"
 
 
-async def answers(port: int, path: str) -> bool:
-    """True when an HTTP GET on this machine is answered with 200 within a second."""
+async def fetch(port: int, path: str) -> str | None:
+    """The body of an HTTP GET on this machine, or None when there is no 200 within a second."""
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
+                head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
-    return b" 200 " in status
+        return None
+    return body if " 200 " in head.partition("\r\n")[0] else None
+
+
+async def answers(port: int, path: str) -> bool:
+    """True when an HTTP GET on this machine is answered with 200 within a second."""
+    return await fetch(port, path) is not None
+
+
+async def slots_of(admin_port: int) -> int:
+    """How many slots the table in force gives an imserver, by its metrics; 0 while it is in none."""
+    metrics = (await fetch(admin_port, "/metrics") or "").splitlines()
+    return sum(int(float(line.split()[1])) for line in metrics if line.startswith("imserver_slots_owned "))
 
 
 async def redis_answers(url: str) -> bool:
@@ -252,7 +261,7 @@ class Demo:
         await asyncio.gather(*(server.start() for server in servers))
         for number, server in enumerate(servers):
             say(f"  ok {server.name}: ws://{HOST}:{options.base_port + number}/ws (pid {server.pid})")
-        await self._topology(redis_url)
+        await self._table()
         webchat = self._child(
             "web chat",
             [sys.executable, "-m", "examples.webchat"],
@@ -335,24 +344,19 @@ class Demo:
             lambda: answers(admin, "/readyz"),
         )
 
-    async def _topology(self, redis_url: str) -> None:
-        """Wait until the servers have agreed on a table with all of them in it."""
-        wanted = {f"im-{number + 1}" for number in range(self._options.servers)}
+    async def _table(self) -> None:
+        """Wait until the servers have agreed on a table that gives each of them slots."""
+        options = self._options
         deadline = time.monotonic() + START_SECONDS
-        async with ImHelper(redis_url, prefix=os.environ.get("IM_PREFIX") or "im") as helper:
-            while True:
-                try:
-                    topology = await helper.topology()
-                except ImError as exc:
-                    problem = str(exc)
-                else:
-                    if wanted <= {server.name for server in topology.servers if server.state == "active"}:
-                        say(f"  ok topology: epoch {topology.epoch}, {topology.slots} slots over {len(wanted)} servers")
-                        return
-                    problem = "not all servers are in it"
-                if time.monotonic() > deadline:
-                    raise DemoError(f"no usable topology within {START_SECONDS:.0f} s: {problem}")
-                await asyncio.sleep(POLL_SECONDS)
+        while True:
+            ports = range(options.admin_base_port, options.admin_base_port + options.servers)
+            slots = await asyncio.gather(*map(slots_of, ports))
+            if all(slots):
+                say(f"  ok table: {' + '.join(map(str, slots))} slots")
+                return
+            if time.monotonic() > deadline:
+                raise DemoError(f"after {START_SECONDS:.0f} s the table gives the servers {slots} slots")
+            await asyncio.sleep(POLL_SECONDS)
 
     def _child(self, name: str, argv: list[str], env: Mapping[str, str], ready: Callable[[], Awaitable[bool]]) -> Child:
         child = Child(name, argv, env, self._folder / f"{name.replace(' ', '-')}.log", ready)

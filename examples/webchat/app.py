@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -68,9 +70,9 @@ def create_app(settings: Settings, helper: ImHelper | None = None) -> ASGIApp:
     """
     im = helper or ImHelper(settings.redis_url, prefix=settings.prefix)
     live = Live(im)
-    folder = tempfile.TemporaryDirectory(prefix="imcluster-webchat-")
+    folder = Path(tempfile.gettempdir()) / f"imcluster-webchat-{secrets.token_hex(8)}"
     store = FileStore(
-        Path(folder.name),
+        folder,
         max_bytes=settings.file_max_bytes,
         total_bytes=settings.files_total_bytes,
         seconds=settings.file_seconds,
@@ -84,6 +86,7 @@ def create_app(settings: Settings, helper: ImHelper | None = None) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        folder.mkdir(mode=0o700)
         background.extend([asyncio.create_task(live.run(), name="live"), asyncio.create_task(sweep(), name="sweep")])
         for task in background:
             task.add_done_callback(_say_why)
@@ -95,7 +98,7 @@ def create_app(settings: Settings, helper: ImHelper | None = None) -> ASGIApp:
             await asyncio.gather(*background, return_exceptions=True)
             if helper is None:
                 await im.close()
-            folder.cleanup()
+            shutil.rmtree(folder)
 
     async def page(_: Request) -> Response:
         return FileResponse(STATIC / "index.html")

@@ -50,8 +50,8 @@ class Transfer:
 class FileStore:
     """Stored files, bounded in number of bytes and in time.
 
-    root: an existing folder of its own. max_bytes, total_bytes: bounds of one file and of all. seconds: a file's life
-    from the start of its upload. clock: seconds, only ever growing.
+    root: a folder of its own that exists before the first file is written. max_bytes, total_bytes: bounds of one file
+    and of all. seconds: a file's life from the start of its upload. clock: seconds, only ever growing.
     """
 
     def __init__(

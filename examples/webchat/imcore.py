@@ -29,6 +29,7 @@ def routes(helper: ImHelper, live: Live) -> list[Route]:
         client = form.client("websocketId") if form.optional("websocketId") else str(uuid.uuid4())
         name = clean_name(form.optional("name"))
         server = await helper.prev_connect_server(client, name, avoid=form.optional("avoid"))
+        live.name(client, name)
         return JSONResponse({"code": 0, "server": server, "websocketId": client})
 
     async def get_channels(request: Request) -> Response:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from imhelper import ImError, ImHelper
+from imhelper import ImError, ImHelper, Server
 
 from .forms import RESERVED
 
@@ -24,8 +24,16 @@ _TICK_SECONDS = 2.0
 """How often to look without an event: servers come and go, and other services join clients to rooms."""
 _LATE_SECONDS = 3.0
 """A server whose lease is older than this is shown as not answering (leases last 5 s by default)."""
+_RETRY_SECONDS = 2.0
+"""How long to wait after Redis or the cluster could not be asked."""
+_KEPT_NAMES = 10_000
+"""How many display names are remembered; the one noted longest ago goes first."""
 _SHOWN = 100
 """How many people and rooms a page is told of by name; the counts are always of all."""
+
+
+def _answers(server: Server) -> bool:
+    return server.lease_age is not None and server.lease_age <= _LATE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,17 @@ class Live:
         """Put a page into the lobby under its display name; False when the client is not online."""
         joined = await self._helper.join_chan(client, LOBBY)
         if joined:
-            self._name(client, name)
+            self.name(client, name)
         return joined
+
+    def name(self, client: str, name: str) -> None:
+        """Note a client's display name, an empty one included, and look again soon."""
+        self._names.pop(client, None)
+        if name:
+            self._names[client] = name
+            if len(self._names) > _KEPT_NAMES:
+                del self._names[next(iter(self._names))]
+        self.wake()
 
     async def snapshot(self) -> Snapshot:
         """Read everything that pages show. Raises ImError as the helper does."""
@@ -68,25 +85,29 @@ class Live:
         channels = await self._helper.get_chan_list()
         servers = await self._helper.servers()
         online = await self._helper.get_online_count()
-        people: list[dict[str, str]] = []
-        async with contextlib.aclosing(self._helper.iter_online()) as ids:
-            async for client in ids:
-                people.append({"id": client, "name": self._names.get(client, "")})
-                if len(people) == _SHOWN:
-                    break
-        rooms = [{"chan": chan, "online": count} for chan, count in channels if not chan.startswith(RESERVED)]
-        rooms.sort(key=lambda room: (-room["online"], room["chan"]))
-        people.sort(key=lambda person: (person["name"].lower() or "~", person["id"]))
+        people: dict[str, str] = {}
+        async for client in self._helper.iter_online():
+            people[client] = self._names.get(client, "")
+            if len(people) == _SHOWN:
+                break
+        rooms = sorted(
+            (found for found in channels if not found.chan.startswith(RESERVED)),
+            key=lambda room: (-room.online, room.chan),
+        )
+        named = sorted(people.items(), key=lambda person: (person[1].lower() or "~", person[0]))
         return Snapshot(
             rev,
             {
-                "people": {"online": max(online, len(people)), "list": people},
-                "rooms": {"count": len(rooms), "list": rooms[:_SHOWN]},
+                "people": {
+                    "online": max(online, len(people)),
+                    "list": [{"id": key, "name": name} for key, name in named],
+                },
+                "rooms": {"count": len(rooms), "list": [room._asdict() for room in rooms[:_SHOWN]]},
                 "servers": [
                     {
                         "name": server.name,
                         "url": server.url,
-                        "state": "silent" if server.lease_age > _LATE_SECONDS else server.state,
+                        "state": server.state if _answers(server) else "silent",
                         "connections": server.connections,
                     }
                     for server in sorted(servers, key=lambda server: server.name)
@@ -96,23 +117,23 @@ class Live:
 
     async def run(self) -> None:
         """Follow presence events and push changes until cancelled; an unreachable Redis is waited for."""
-        waited = 0
+        waits = False
         while True:
             try:
                 async with await self._helper.event_bus(self._online, self._offline):
                     self._pushed = {}
                     while True:
                         await self._push_changes()
-                        waited = 0
+                        waits = False
                         await asyncio.sleep(_PUSH_SECONDS)
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(self._dirty.wait(), _TICK_SECONDS - _PUSH_SECONDS)
                         self._dirty.clear()
             except ImError as exc:
-                if not waited:
+                if not waits:
                     log.warning("live view waits: %s", exc)
-                waited += 1
-                await asyncio.sleep(min(waited, 5))
+                waits = True
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _push_changes(self) -> None:
         snapshot = await self.snapshot()
@@ -122,14 +143,7 @@ class Live:
             self._pushed = snapshot.sections
 
     def _online(self, client: str, metadata: str) -> None:
-        self._name(client, metadata)
+        self.name(client, metadata)
 
     def _offline(self, client: str, metadata: str) -> None:
-        self._name(client, "")
-
-    def _name(self, client: str, name: str) -> None:
-        if name:
-            self._names[client] = name
-        else:
-            self._names.pop(client, None)
-        self.wake()
+        self.name(client, "")

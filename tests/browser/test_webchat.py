@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, Page, ViewportSize, expect
 
 from tests.conftest import SpawnImservers
 from tests.support.imserver import ImServer
 from tests.support.process import Process
 from tests.support.redis_server import RedisServer
-from tests.support.webchat import WebChat, calling
+from tests.support.webchat import WebChat, calling, in_topology
 
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 MOST_TABS = 24
 
 
@@ -31,9 +31,10 @@ def servers(redis_server: RedisServer, spawn_imservers: SpawnImservers) -> list[
 
 
 @pytest.fixture
-def webchat(
+async def webchat(
     redis_server: RedisServer, servers: list[ImServer], tmp_path: Path, processes: Callable[[Process], None]
 ) -> WebChat:
+    await in_topology(redis_server.url, len(servers))
     server = WebChat(redis_server.url, tmp_path)
     processes(server)
     server.start()
@@ -176,12 +177,12 @@ async def test_a_killed_server_costs_no_message(
     await expect(losing.locator("#events")).to_contain_text(f"Lost {lost}")
     await expect(losing.locator("#events")).to_contain_text("nothing is missing")
     for tab in tabs:
-        await expect(tab.locator(f"#servers [data-name={lost}]")).to_have_count(0, timeout=20_000)
+        await expect(tab.locator(f"#servers [data-name={lost}][data-state=active]")).to_have_count(0, timeout=20_000)
     await losing.screenshot(path=artifacts / "webchat-after-kill.png")
 
     await asyncio.to_thread(victim.start)
     for tab in tabs:
-        await expect(tab.locator(f"#servers [data-name={lost}]")).to_have_count(1, timeout=20_000)
+        await expect(tab.locator(f"#servers [data-name={lost}][data-state=active]")).to_have_count(1, timeout=20_000)
     await say(losing, "and on it goes")
     for tab in tabs:
         await expect(tab.locator("#log .bubble").last).to_have_text("and on it goes")
@@ -197,7 +198,7 @@ async def test_what_users_type_is_never_markup(window: BrowserContext, webchat: 
     await expect(bob.locator("#log .bubble").last).to_have_text(evil)
     await expect(bob.locator("#log .msg-from").last).to_have_text("<i>Ada</i>")
     await talk_to(bob, "<i>Ada</i>")
-    file = {"name": "<b>evil<b>.html", "mimeType": "text/html", "buffer": b"<script>alert(3)</script>"}
+    file: FilePayload = {"name": "<b>evil<b>.html", "mimeType": "text/html", "buffer": b"<script>alert(3)</script>"}
     await bob.set_input_files("#file", file)
     await talk_to(ada, "Bob")
     await expect(ada.locator("#log .file-name")).to_have_text("<b>evil<b>.html")
@@ -262,7 +263,7 @@ async def test_a_reload_keeps_everything_and_a_duplicated_tab_is_somebody_else(
     await tab.goto("about:blank")
     async with calling(webchat) as service:
         say_away = {"websocketId": "someone", "channel": "Garden", "message": "while you were away"}
-        await service.post("/ws/send-channelmsg", **say_away)
+        await service.post("/ws/send-channelmsg", say_away)
     await tab.go_back()
     await expect(tab.locator("#log .bubble")).to_have_text(["before the reload", "while you were away"], timeout=15_000)
 

@@ -128,7 +128,7 @@ async def test_the_demo_chats_mends_itself_and_leaves_nothing(demo: Callable[...
     assert "did not stop within" not in run.output
 
 
-@pytest.mark.parametrize("step", ["ok ports", "ok valkey", "ok imserver im-1", "ok topology"])
+@pytest.mark.parametrize("step", ["ok ports", "ok valkey", "ok imserver im-1", "ok table"])
 def test_an_interruption_during_set_up_leaves_nothing(demo: Callable[..., Demo], step: str):
     run = demo()
     run.launch()

@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.conftest import SpawnImservers
 from tests.support.process import Process
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
-from tests.support.webchat import Service, WebChat, calling
+from tests.support.webchat import Service, WebChat, calling, in_topology
 from tests.support.ws import Socket, open_socket
 
 MAX_BYTES = 4_000_000
@@ -26,10 +27,11 @@ def redis_flavour() -> str:
 
 
 @pytest.fixture
-def webchat(
+async def webchat(
     redis_server: RedisServer, spawn_imservers: SpawnImservers, tmp_path: Path, processes: Callable[[Process], None]
 ) -> WebChat:
     spawn_imservers(2, redis_server.url)
+    await in_topology(redis_server.url, 2)
     limits = {"WEBCHAT_FILE_MAX_BYTES": MAX_BYTES, "WEBCHAT_FILES_TOTAL_BYTES": MAX_BYTES + 100}
     server = WebChat(redis_server.url, tmp_path, **limits)
     processes(server)
@@ -59,9 +61,9 @@ def stored(webchat: WebChat) -> list[Path]:
     return [path for path in webchat.files.rglob("*") if path.is_file()]
 
 
-async def until_end(socket: Socket) -> list[dict]:
+async def until_end(socket: Socket) -> list[dict[str, Any]]:
     """The notices of one transfer up to its last; each is acked, so that receipts are delivery and not hope."""
-    notices = []
+    notices: list[dict[str, Any]] = []
     while not notices or notices[-1]["stage"] == "progress":
         envelope = await socket.recv_kind("msg", 20)
         await socket.ack(envelope["pos"])

@@ -2,6 +2,7 @@
 # Run in one process against imhelper's in-memory twin, since no server has a part in it.
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -14,8 +15,9 @@ from tests.support.webchat import Service
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeImHelper]:
-    async with FakeImHelper() as helper:
-        yield helper
+    helper = FakeImHelper()
+    yield helper
+    await helper.close()
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ SEND = {"senderWebsocketId": "a", "receiveWebsocketId": "b", "message": "hello"}
 async def test_imcores_endpoints_answer_bad_input_with_code_1(
     service: Service, fake: FakeImHelper, path: str, fields: dict[str, str], says: str
 ):
-    answer = await service.post(path, code=1 if says else 0, **fields)
+    answer = await service.post(path, fields, code=1 if says else 0)
     assert says in answer.get("msg", "")
     assert fake.sent == []
 
@@ -70,19 +72,19 @@ async def test_imcores_endpoints_answer_bad_input_with_code_1(
 async def test_the_pages_own_endpoints_answer_bad_input_with_4xx(
     service: Service, path: str, fields: dict[str, str], status: int, says: str
 ):
-    assert says in (await service.post(path, code=1, status=status, **fields))["msg"]
+    assert says in (await service.post(path, fields, code=1, status=status))["msg"]
 
 
 async def test_forms_may_be_multipart_and_may_not_be_huge_or_hold_files(service: Service, fake: FakeImHelper):
     await fake.connect("b")
-    multipart = {name: (None, value) for name, value in SEND.items()}
+    multipart: dict[str, Any] = {name: (None, value) for name, value in SEND.items()}
     response = await service.client.post("/ws/send-msg", files=multipart)
     assert response.json()["code"] == 0
     assert len(fake.sent) == 1
     with_file = {**multipart, "message": ("a.txt", b"hello")}
     response = await service.client.post("/ws/send-msg", files=with_file)
     assert response.json()["code"] == 1
-    await service.post("/ws/send-msg", code=1, status=413, **{**SEND, "message": "x" * 600_000})
+    await service.post("/ws/send-msg", SEND, code=1, status=413, message="x" * 600_000)
     assert len(fake.sent) == 1
 
 

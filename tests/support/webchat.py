@@ -3,16 +3,17 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from imhelper import ImHelper, NoServerError
 from tests.support.ports import free_port
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import eventually, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +26,8 @@ class WebChat(Process):
         self.files = folder / "webchat-files"
         self.files.mkdir()
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("IM_", "WEBCHAT_"))}
-        own = {"IM_REDIS_URL": redis_url, "WEBCHAT_PORT": self.port, "TMPDIR": self.files, "PYTHONPATH": ROOT}
+        own = {"IM_REDIS_URL": redis_url, "WEBCHAT_PORT": self.port, "TMPDIR": self.files}
+        own["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {key: str(value) for key, value in {**inherited, **own, **settings}.items()}
         super().__init__("webchat", [sys.executable, "-m", "examples.webchat"], folder / "webchat.log", env)
 
@@ -53,8 +55,10 @@ class Service:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
 
-    async def post(self, path: str, *, code: int = 0, status: int = 200, **fields: Any) -> dict[str, Any]:
-        response = await self.client.post(path, data=fields)
+    async def post(
+        self, path: str, fields: Mapping[str, Any] | None = None, *, code: int = 0, status: int = 200, **more: Any
+    ) -> dict[str, Any]:
+        response = await self.client.post(path, data={**(fields or {}), **more})
         answer: dict[str, Any] = response.json()
         assert (response.status_code, answer["code"]) == (status, code), answer
         return answer
@@ -75,3 +79,17 @@ async def calling(webchat: WebChat) -> AsyncIterator[Service]:
     """Its endpoints, for the time of a block."""
     async with httpx.AsyncClient(base_url=webchat.url, timeout=20) as client:
         yield Service(client)
+
+
+async def in_topology(redis_url: str, number: int) -> None:
+    """Wait until the published topology has so many active servers."""
+
+    async def agreed() -> bool:
+        try:
+            topology = await helper.topology()
+        except NoServerError:
+            return False
+        return len([server for server in topology.servers if server.state == "active"]) == number
+
+    async with ImHelper(redis_url) as helper:
+        await eventually(agreed, 20, f"{number} servers in the topology")

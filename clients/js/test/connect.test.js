@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ImClient } from "../src/index.js";
 import { connected, join, serve, settle } from "../support/harness.js";
 
 test("asks for a URL, offers the subprotocol, and is open with the hello", async (t) => {
@@ -172,6 +173,32 @@ test("close() while a URL is asked for aborts the question and opens nothing", a
   assert.equal(events.count("error"), 0);
 });
 
+test("close() at any moment between question, answer and use leaves no socket", async () => {
+  const made = [];
+  class Socket {
+    readyState = 0;
+
+    constructor() {
+      made.push(this);
+    }
+
+    close() {
+      this.readyState = 3;
+    }
+  }
+  const client = new ImClient({ getUrl: () => "ws://127.0.0.1/ws", WebSocket: Socket });
+  for (let moment = 0; moment < 20; moment += 1) {
+    client.connect();
+    for (let turn = 0; turn < moment; turn += 1) {
+      await null;
+    }
+    client.close();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(made.length > 0 && made.length < 20, `${made.length} sockets`);
+  assert.ok(made.every(({ readyState }) => readyState === 3));
+});
+
 test("close() in getUrl gives up for good", async (t) => {
   const server = await serve(t);
   const { client, events } = join(t, server, {
@@ -257,6 +284,11 @@ test("a resume that is not recovered, a close with 4002 and another client's URL
   fifth.msg("m1", "10");
   await settle(fifth, events);
   assert.deepEqual(events.ids(), ["m1", "m1"]);
+
+  fifth.close(4000);
+  const sixth = await server.peer();
+  sixth.hello({ pos: "10", recovered: true, client: "eve" });
+  await settle(sixth, events);
   assert.equal(events.count("gap"), 4);
   const order = events.all.map(([type]) => type).filter((type) => type === "open" || type === "gap");
   assert.deepEqual(order.slice(1, 3), ["open", "gap"]);

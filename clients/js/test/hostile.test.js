@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FrameError, parseFrame } from "../src/frames.js";
+import { Link } from "../src/link.js";
 import { connected, join, serve, settle } from "../support/harness.js";
 
 const good = {
@@ -104,6 +105,40 @@ test("close() while a broken frame is told of is the end", async (t) => {
   assert.equal((await peer.closed()).code, 1000);
   assert.equal(events.count("error"), 1);
   assert.equal(client.state, "closed");
+});
+
+test("a link that is let go of while it tells of its last broken frame tells nothing more", () => {
+  const told = [];
+  class Socket {
+    close(code) {
+      told.push(code);
+    }
+  }
+  let socket;
+  const link = new Link(
+    {
+      url: "ws://h/ws",
+      address: "ws://h/ws",
+      since: null,
+      WebSocket: function make() {
+        socket = new Socket();
+        return socket;
+      },
+      handshakeTimeoutMs: 600_000,
+      pongTimeoutMs: 600_000,
+    },
+    {
+      hello: () => told.push("hello"),
+      broken: () => told.push("broken") === 17 && link.end(),
+      down: () => told.push("down"),
+    },
+  );
+  const { onmessage } = socket;
+  onmessage({ data: JSON.stringify(good.hello) });
+  for (let i = 0; i < 16; i += 1) {
+    onmessage({ data: "broken" });
+  }
+  assert.deepEqual(told, ["hello", ...Array(16).fill("broken"), 1000]);
 });
 
 test("hellos that are none cost an attempt each and nothing more", async (t) => {

@@ -62,10 +62,12 @@ test("an ack is due only for messages, and again when the socket that carried it
 
 test("after a rebase no position of the old stream is named, and its unfinished handlers still hold acks back", () => {
   const ledger = new Ledger(10);
-  const finishOld = ledger.open("old-1", true);
-  ledger.passed("old-2");
+  const finishFirst = ledger.open("old-1", true);
+  const finishOld = ledger.open("old-2", true);
+  ledger.passed("old-3");
   ledger.rebase("new-0");
   ledger.open("new-1", true)();
+  finishFirst();
   assert.deepEqual([ledger.safe, ledger.due], [null, false]);
   finishOld();
   assert.deepEqual([ledger.safe, ledger.due], ["new-1", true]);

@@ -36,13 +36,14 @@ test("a half-open socket is given up after an unanswered ping, and its server av
   assert.equal(requests[1].avoid, server.base);
 });
 
-test("any frame after a ping keeps the socket", async (t) => {
-  const { peer, client, events } = await connected(t, { pongTimeoutMs: 300 }, { ping: 1 });
+test("any frame after a ping keeps the socket, for longer than its handshake might have taken", async (t) => {
+  const { server, peer, client, events } = await connected(t, { pongTimeoutMs: 700, handshakeTimeoutMs: 1_500 }, { ping: 1 });
   await peer.next("ping");
   peer.send({ t: "something new" });
   await peer.next("ping");
   await settle(peer, events);
   assert.equal(client.state, "open");
+  assert.equal(server.handshakes, 1);
 });
 
 /** Gives Node's global object the events of a page. */
@@ -142,6 +143,22 @@ test("a thousand reconnects leave one socket and no timers behind", async (t) =>
   assert.ok(made.length > rounds);
   assert.ok(alive() <= 20, `${alive()} WebSockets of ${made.length} are still held`);
   assert.ok(timers() <= before, `${timers() - before} timers stayed behind`);
+});
+
+test("a handler that finishes after close() sets no timer", async (t) => {
+  let finish;
+  const { peer, client, events } = await connected(t, { ackDelayMs: 600_000 });
+  client.on("message", () => new Promise((resolve) => {
+    finish = resolve;
+  }));
+  peer.msg("m1", "1");
+  await events.message.take();
+  client.close();
+  await peer.closed();
+  const set = t.mock.method(globalThis, "setTimeout");
+  finish();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(set.mock.calls.filter(({ arguments: [, delay] }) => delay === 600_000), []);
 });
 
 test("a process whose client is closed ends by itself, whatever the client was doing", async (t) => {

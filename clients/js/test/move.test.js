@@ -3,6 +3,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ImClient } from "../src/index.js";
+import { Queue } from "../support/fake-server.js";
 import { connected, serve, settle } from "../support/harness.js";
 
 const SETTLED = { backoff: { baseMs: 20, stableMs: 0, random: () => 0 } };
@@ -78,6 +80,59 @@ test("a move to something that is no URL of a server falls back to getUrl", asyn
     (await server.peer()).hello({ pos: "1", recovered: true });
     assert.equal((await peer.closed()).code, 1000);
   }
+});
+
+test("a move that falls back blames no server of an earlier loss", async (t) => {
+  const { server, peer, events, requests } = await connected(t, SETTLED);
+  peer.vanish();
+  const second = await server.peer();
+  second.hello({ pos: "0", recovered: true });
+  await events.until("open");
+  second.send({ t: "move", url: "::", pos: "1" });
+  (await server.peer()).hello({ pos: "1", recovered: true });
+  await second.closed();
+  assert.deepEqual(requests.map(({ avoid }) => avoid), [null, server.base, null]);
+});
+
+test("a move out of an encrypted socket into the clear is refused", async () => {
+  const made = [];
+  class Socket {
+    readyState = 1;
+
+    constructor(url) {
+      this.url = url;
+      made.push(this);
+    }
+
+    close() {
+      this.readyState = 3;
+    }
+
+    tell(frame) {
+      this.onmessage({ data: JSON.stringify(frame) });
+    }
+  }
+  const opened = new Queue();
+  const client = new ImClient({
+    WebSocket: function make(url) {
+      const socket = new Socket(url);
+      opened.put(socket);
+      return socket;
+    },
+    getUrl: () => "wss://im.example/ws?token=t",
+    ...SETTLED,
+  });
+  const errors = [];
+  client.on("error", ({ message }) => errors.push(message));
+  client.connect();
+  const first = await opened.take();
+  first.tell({ t: "hello", client: "ann", server: "im-0", pos: "0" });
+  first.tell({ t: "move", url: "ws://im.example/ws?token=t2", pos: "1" });
+  const second = await opened.take();
+  assert.equal(second.url, "wss://im.example/ws?token=t&since=1");
+  assert.equal(errors.length, 1);
+  client.close();
+  assert.deepEqual(made.map(({ readyState }) => readyState), [3, 3]);
 });
 
 test("an old socket that dies on the way leaves the new one to carry on", async (t) => {

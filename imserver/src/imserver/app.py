@@ -128,6 +128,7 @@ class Server:
         for name, work in (
             ("fan-out", self.hub.fanout.run),
             ("presence", self.hub.presence.run),
+            ("gate", self.hub.run_gate),
             ("patience", lambda: self._turn(PATIENCE_SECONDS / self.hub.patience.size, self._lose_patience)),
             ("pings", lambda: self._turn(self.settings.ping_seconds / self.hub.pings.size, self._ping)),
             ("loop check", self._check_loop),
@@ -138,7 +139,7 @@ class Server:
         try:
             await asyncio.wait([joined, stop], return_when=asyncio.FIRST_COMPLETED)
             if not joined.done():
-                return 0
+                return await self._leave() if self.hub.redis_up else 0
             joined.result()
             await asyncio.wait([stop, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
@@ -175,6 +176,7 @@ class Server:
             self._start(f"canary {reader.group}", reader.run_canary)
         self._start("table drain", self.table_drain.run)
         self._start("positions", hub.presence.run_positions)
+        self._start("restore", hub.presence.run_restore)
         self._start("janitor", Janitor(hub).run)
         for worker in range(hub.replayer.workers):
             self._start(f"replay {worker}", hub.replayer.work)

@@ -17,7 +17,7 @@ from imhelper.core.topology import DRAINING
 from imhelper.errors import RedisUnavailableError
 
 from . import entries
-from .lease import LeaseKeeper
+from .lease import Fenced, LeaseKeeper
 from .socket import OPEN, Socket
 from .waiting import until
 
@@ -122,8 +122,8 @@ async def tell_publisher(hub: Hub, keeper: LeaseKeeper) -> None:
         for lease in keeper.leases.values():
             if lease.boot != hub.boot:
                 await hub.link.eval(scripts.load("wake"), 0, lease.boot, "p", "")
-    except RedisUnavailableError as error:
-        log.warning("the other servers could not be told: %s", error)
+    except (RedisUnavailableError, Fenced) as error:
+        log.warning("the other servers could not be told: %r", error)
 
 
 async def _send_away(hub: Hub, keeper: LeaseKeeper, socket: Socket) -> None:

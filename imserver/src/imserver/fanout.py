@@ -4,21 +4,25 @@ Slots take turns, a slot's entries keep their order, and a turn is bounded so th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Collection
 
 from . import entries
 from .entries import Fields, number
-from .socket import Socket
+from .socket import OPEN, Socket
 from .state import Slot
 from .stats import Stats
 
 __all__ = ["Fanout"]
 
+log = logging.getLogger(__name__)
+
 # Writes after which the loop gets a turn, so that what was written leaves and others are served (some 5 ms).
 SLICE = 2000
 # Entries of one slot at a visit: as many as leave together in one write a socket.
 VISIT = 32
+VISIT_BYTES = 65536
 
 
 class Fanout:
@@ -45,6 +49,11 @@ class Fanout:
         self._light: deque[Slot] = deque()
         self._heavy: deque[Slot] = deque()
         self._work = asyncio.Event()
+        # Frames by socket while a visit handles several entries, else None; and the id before those entries.
+        self._out: dict[Socket, list[bytes]] | None = None
+        self._before = b"0-0"
+        # Plain sockets written to in this turn: whether the kernel took it all is known when the turn is over.
+        self.fresh: list[Socket] = []
 
     @property
     def busy(self) -> bool:
@@ -62,13 +71,12 @@ class Fanout:
             self._work.set()
 
     async def run(self) -> None:
-        """Dispatch for ever, a slice a turn of the loop."""
+        """Dispatch for ever, a slice a turn of the loop; each slot at most once a turn."""
         while True:
             await self._work.wait()
-            budget, turn = SLICE, 0
-            while budget > 0 and (self._light or self._heavy):
+            budget, slots = SLICE, len(self._light) + len(self._heavy)
+            for turn in range(slots):
                 # One heavy slot after each eight light ones at the latest: neither starves the other.
-                turn += 1
                 light = self._light and (turn % 8 or not self._heavy)
                 slot = (self._light if light else self._heavy).popleft()
                 budget -= 1 + self._visit(slot)
@@ -76,22 +84,72 @@ class Fanout:
                     self._heavy.append(slot)
                 else:
                     slot.queued = False
+                if budget <= 0:
+                    break
             if not self.busy:
                 self._work.clear()
             await asyncio.sleep(0)
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """Note which plain sockets the kernel has not taken everything for."""
+        fresh, self.fresh = self.fresh, []
+        for socket in fresh:
+            if socket.state == OPEN:
+                if socket.transport.get_write_buffer_size():
+                    socket.member.slot.stalled.add(socket)
+                else:
+                    socket.member.slot.stalled.discard(socket)
 
     def _visit(self, slot: Slot) -> int:
-        written = 0
-        for _ in range(min(VISIT, len(slot.queue))):
+        """Dispatch some entries of a slot. What several of them bring to one socket leaves in one write."""
+        written, size = 0, 0
+        several = min(VISIT, len(slot.queue))
+        if several > 1:
+            self._out, self._before = {}, slot.id
+        for _ in range(several):
             if slot.waiting:
                 self.promote_ready(slot)
             entry_id, fields = slot.queue.popleft()
-            written += self._dispatch(slot, entry_id, fields)
-            if written > SLICE:
+            try:
+                written += self._dispatch(slot, entry_id, fields)
+            except (IndexError, ValueError):
+                # Written by a foreign hand: it must not end every server that reads this slot.
+                log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
+            size += len(fields[-1])
+            if written > SLICE * VISIT or size > VISIT_BYTES:
                 break
+        if several > 1:
+            written = self._flush()
         if slot.waiting:
             self.promote_ready(slot)
         return written
+
+    def _flush(self) -> int:
+        """Write what a visit has gathered. Returns the number of writes."""
+        out, self._out = self._out or {}, None
+        for socket, parts in out.items():
+            if not socket.envelope:
+                self._note(socket, self._before)
+            socket.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        return len(out)
+
+    def _write_gathered(self, slot: Slot) -> None:
+        """Before sockets are closed: what was gathered for them goes first."""
+        if self._out is not None:
+            self._flush()
+            self._out, self._before = {}, slot.id
+
+    def _note(self, socket: Socket, before: bytes) -> None:
+        """Before a write to a plain socket: is what came up to `before` in the kernel's hands?"""
+        self.fresh.append(socket)
+        if not socket.transport.get_write_buffer_size():
+            socket.safe = before
+
+    def _put(self, socket: Socket, data: bytes) -> None:
+        """Gather a frame of a visit with several entries."""
+        if self._out is not None:
+            self._out.setdefault(socket, []).append(data)
 
     def promote_ready(self, slot: Slot) -> None:
         """Sockets whose position is the slot's cursor join the live flow in this turn."""
@@ -102,6 +160,7 @@ class Fanout:
         n = number(entry_id)
         if n != slot.n + 1:
             # Trimmed before it was read, or numbered anew because Redis lost writes: never passed over in silence.
+            self._write_gathered(slot)
             self._gap(slot)
         before, slot.id, slot.n = slot.id, entry_id, n
         kind = f[0]
@@ -128,6 +187,7 @@ class Fanout:
             for client in f[3].split(b"\n"):
                 slot.leave(client, f[1])
         elif kind in (b"e", b"d"):
+            self._write_gathered(slot)
             self.close_named(slot, f, n)
         if written:
             self._stats.delivery.observe((self._clock_ms() - int(entry_id[: entry_id.index(b"-")])) / 1000)
@@ -148,17 +208,20 @@ class Fanout:
                 if socket.envelope:
                     if envelope is None:
                         envelope = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
-                    socket.transport.write(envelope)
+                    if self._out is None:
+                        socket.transport.write(envelope)
+                    else:
+                        self._put(socket, envelope)
                     if f[7] == b"1":
                         member.pending = n
                 else:
                     if plain is None:
                         plain = entries.plain_message(f[5], f[11])
-                    if socket.transport.get_write_buffer_size():
-                        slot.stalled.add(socket)
+                    if self._out is None:
+                        self._note(socket, before)
+                        socket.transport.write(plain)
                     else:
-                        socket.safe = before
-                    socket.transport.write(plain)
+                        self._put(socket, plain)
                     if f[7] == b"1":
                         self._acked(slot, client, socket.floor, n)
                 written += 1
@@ -173,15 +236,15 @@ class Fanout:
         plain: Collection[Socket],
         envelope: Collection[Socket],
     ) -> int:
+        if self._out is not None:
+            return self._gather(slot, entry_id, f, plain, envelope)
         if plain:
             data = entries.plain_message(f[5], f[9])
-            stalled = slot.stalled
+            self.fresh.extend(plain)
             for socket in plain:
                 transport = socket.transport
                 # What comes before this entry is in the kernel's hands: where the socket starts when it comes back.
-                if transport.get_write_buffer_size():
-                    stalled.add(socket)
-                else:
+                if not transport.get_write_buffer_size():
                     socket.safe = before
                 transport.write(data)
         if envelope:
@@ -190,13 +253,33 @@ class Fanout:
                 socket.transport.write(data)
         return len(plain) + len(envelope)
 
+    def _gather(
+        self, slot: Slot, entry_id: bytes, f: Fields, plain: Collection[Socket], envelope: Collection[Socket]
+    ) -> int:
+        out = self._out
+        if out is None:
+            return 0
+        for sockets in (plain, envelope):
+            if sockets:
+                data = self.message(slot, entry_id, f, next(iter(sockets)))
+                for socket in sockets:
+                    parts = out.get(socket)
+                    if parts is None:
+                        out[socket] = [data]
+                    else:
+                        parts.append(data)
+        return len(plain) + len(envelope)
+
     def _write_receipt(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, sockets: Collection[Socket]) -> int:
         written = 0
         for socket in sockets:
             if socket.live:
-                if not socket.envelope and not socket.transport.get_write_buffer_size():
-                    socket.safe = before
-                socket.transport.write(self.receipt(slot, entry_id, f, socket))
+                data = self.receipt(slot, entry_id, f, socket)
+                if self._out is None:
+                    self._note(socket, before)
+                    socket.transport.write(data)
+                else:
+                    self._put(socket, data)
                 written += 1
         return written
 

@@ -4,7 +4,10 @@ Pure: `websockets` has parsed the request; this decides from its path, query and
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64encode
 from collections.abc import Collection, Sequence
+from hashlib import sha1
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -20,14 +23,36 @@ __all__ = [
     "ENVELOPE",
     "TOO_LARGE",
     "UNAUTHORIZED",
+    "Asked",
     "Refusal",
     "Wanted",
+    "asked",
     "inspect",
     "new_parser",
+    "quick",
     "response",
+    "switching",
 ]
 
 ENVELOPE = Subprotocol("imcluster.v1.json")
+_HEAD = re.compile(
+    rb"GET (/[\x21-\x7e]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}:[\t\x20-\x7e]{0,4096}\r\n){1,64})\r\n"
+)
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+_PROTOCOL_LINE = b"Sec-WebSocket-Protocol: " + ENVELOPE.encode() + b"\r\n"
+# A request with one of these has a body or wants more than an upgrade: not for the quick way.
+_UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+
+
+class Asked(NamedTuple):
+    """The parts of an upgrade request that matter."""
+
+    path: str
+    origins: list[str]
+    offered: str
+    key: bytes
 
 
 class Wanted(NamedTuple):
@@ -55,6 +80,7 @@ UNAUTHORIZED = Refusal(
     "the token is missing, unknown, used or expired; ask your service for a new URL",
     "unauthorized",
 )
+NOT_FOUND = Refusal(HTTPStatus.NOT_FOUND, "not found", "the path of a WebSocket ends with /ws", "not_found")
 BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "bad request", "this is no valid HTTP request", "bad_request")
 TOO_LARGE = Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too large", "the header fields are too large", "bad_request"
@@ -70,22 +96,61 @@ def new_parser() -> ServerProtocol:
     return ServerProtocol(select_subprotocol=_select)
 
 
-def inspect(request: Request, origins: Collection[str], slots: int) -> Wanted | Refusal:
+def quick(data: bytes) -> Asked | None:
+    """Read a request that came whole, in one piece and just as browsers and libraries write it.
+
+    None for anything else, which `new_parser` then judges: so nothing here decides what is malformed. It takes a
+    third off the CPU of a handshake.
+    """
+    found = _HEAD.fullmatch(data)
+    if found is None:
+        return None
+    lines = [line.partition(b":") for line in found.group(2).split(b"\r\n")[:-1]]
+    fields = {name.lower(): value.strip() for name, _, value in lines}
+    if len(fields) != len(lines) or not _UNUSUAL.isdisjoint(fields):
+        return None
+    key = fields.get(b"sec-websocket-key", b"")
+    if (
+        fields.get(b"upgrade", b"").lower() != b"websocket"
+        or b"upgrade" not in (t.strip() for t in fields.get(b"connection", b"").lower().split(b","))
+        or fields.get(b"sec-websocket-version") != b"13"
+        or b"host" not in fields
+        or _KEY.fullmatch(key) is None
+    ):
+        return None
+    origin = fields.get(b"origin")
+    offered = fields.get(b"sec-websocket-protocol", b"").decode()
+    return Asked(found.group(1).decode(), [] if origin is None else [origin.decode()], offered, key)
+
+
+def asked(request: Request) -> Asked:
+    """The same of a request that `websockets` has parsed and accepted."""
+    headers = request.headers
+    offered = ",".join(headers.get_all("Sec-WebSocket-Protocol"))
+    key = headers.get("Sec-WebSocket-Key", "").encode()
+    return Asked(request.path, headers.get_all("Origin"), offered, key)
+
+
+def switching(asked: Asked, wanted: Wanted) -> bytes:
+    """The 101 response (RFC 6455 section 4.2.2)."""
+    accept = b64encode(sha1(asked.key + _GUID, usedforsecurity=False).digest())
+    protocol = _PROTOCOL_LINE if wanted.envelope else b""
+    return _SWITCHING + accept + b"\r\n" + protocol + b"\r\n"
+
+
+def inspect(asked: Asked, origins: Collection[str], slots: int) -> Wanted | Refusal:
     """Decide what a well-formed upgrade request asks for. Nothing of it is in Redis yet."""
-    path, _, query = request.path.partition("?")
+    path, _, query = asked.path.partition("?")
     if not path.endswith("/ws"):
-        return Refusal(HTTPStatus.NOT_FOUND, "not found", "the path of a WebSocket ends with /ws", "not_found")
-    if origins:
-        found = request.headers.get_all("Origin")
-        if len(found) != 1 or found[0] not in origins:
-            return Refusal(HTTPStatus.FORBIDDEN, "forbidden", "this origin is not allowed", "forbidden")
-    fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=20)) if query.count("&") < 20 else {}
+        return NOT_FOUND
+    if origins and (len(asked.origins) != 1 or asked.origins[0] not in origins):
+        return Refusal(HTTPStatus.FORBIDDEN, "forbidden", "this origin is not allowed", "forbidden")
+    fields = dict(parse_qsl(query, keep_blank_values=True)) if query.count("&") < 20 else {}
     token = fields.get("token", "")
     slot = slot_of_token(token, slots)
     if slot is None:
         return UNAUTHORIZED
-    offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-    envelope = ENVELOPE in (p.strip() for p in offered.split(","))
+    envelope = ENVELOPE in (p.strip() for p in asked.offered.split(","))
     return Wanted(token, slot, fields.get("since"), envelope)
 
 

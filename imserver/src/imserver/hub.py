@@ -23,6 +23,7 @@ from . import entries
 from .entries import Fields
 from .fanout import Fanout
 from .frames import PING_FRAME
+from .gate import Gate
 from .handshake import UNAUTHORIZED, Refusal, Wanted
 from .presence import Presence
 from .replay import Replayer
@@ -36,8 +37,13 @@ __all__ = ["PATIENCE_SECONDS", "Hub"]
 
 log = logging.getLogger(__name__)
 
+# Close codes that are counted by themselves: those that servers send, and what clients use without choosing.
+CLOSE_CODES = frozenset((1000, 1001, 1002, 1005, 1006, 1007, 1009, 1012, 1013, 4000, 4001, 4002, 4500, 4501, 4502))
 # Handshakes under way at once; more get 503 and come again.
 ADMIT_MAX = 1024
+# Handshakes a second that a server takes (each costs some 0.3 ms), how many at once, how many more wait in line.
+GATE_RATE, GATE_BURST, GATE_ROOM = 2000.0, 200.0, 4000
+GATE_SECONDS = 0.01
 # How long a request may take to arrive, and a close to be answered.
 PATIENCE_SECONDS = 10.0
 # How long a server that is asked whether it lives has to answer.
@@ -59,6 +65,8 @@ class Hub:
         self.boot_raw = self.boot.encode()
         self.buffer_bytes = settings.buffer_bytes
         self.topology: Topology | None = None
+        # The epoch that Redis held at the last beat; empty when it holds no topology (any more).
+        self.epoch_in_redis = ""
         self.slots_count = settings.slots or 128
         self.groups = 1
         self.slots: dict[int, Slot] = {}
@@ -84,7 +92,11 @@ class Hub:
         # Set by the lease keeper: makes it beat at once.
         self.poke: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
-        self._admitting: set[asyncio.Task[None]] = set()
+        self._handshakes = 0
+        self._gate: Gate[tuple[Socket, Wanted, bytes]] = Gate(GATE_RATE, GATE_BURST, GATE_ROOM)
+        # The numbers of sockets that Redis may record before they are open here.
+        self.admitting: set[int] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
         self._questions: dict[bytes, asyncio.Task[bool]] = {}
         self._answers: dict[bytes, asyncio.Event] = {}
 
@@ -112,33 +124,64 @@ class Hub:
 
     def admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
         """Take a handshake: consume its token, record the socket, then answer."""
-        refusal = None
-        if self.draining:
-            refusal = DRAINING
-        elif not self.ready or not self.redis_up:
-            refusal = NOT_READY
-        elif self.open_count >= self.settings.max_connections:
-            refusal = FULL
-        elif len(self._admitting) >= ADMIT_MAX:
-            refusal = BUSY
+        refusal = self.refusal()
+        if refusal is None:
+            passed = self._gate.enter((socket, wanted, answer), monotonic())
+            if passed:
+                self._start(socket, wanted, answer)
+            elif passed is False:
+                refusal = BUSY
         if refusal is not None:
             socket.refuse(refusal)
-            return
+
+    async def run_gate(self) -> None:
+        """Let the handshakes that wait in line pass as their time comes, for ever."""
+        while True:
+            await asyncio.sleep(GATE_SECONDS)
+            for socket, wanted, answer in self._gate.due(monotonic()):
+                if socket.state == ADMITTING:
+                    refusal = self.refusal()
+                    if refusal is None:
+                        self._start(socket, wanted, answer)
+                    else:
+                        socket.refuse(refusal)
+
+    def _start(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+        self._handshakes += 1
         self.spawn(self._admit(socket, wanted, answer))
+
+    def refusal(self) -> Refusal | None:
+        """Why no handshake can be taken now, or None."""
+        if self.draining:
+            return DRAINING
+        if not self.ready or not self.redis_up:
+            return NOT_READY
+        if self.open_count + self._handshakes >= self.settings.max_connections:
+            return FULL
+        return BUSY if self._handshakes >= ADMIT_MAX else None
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> None:
         """Run a short job of its own; its failure is logged."""
         task = asyncio.get_running_loop().create_task(job)
-        self._admitting.add(task)
+        self._jobs.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._admitting.discard(task)
+        self._jobs.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a handshake failed", exc_info=task.exception())
+            log.error("a job of the server failed", exc_info=task.exception())
 
     async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
         number = socket.number = next(self._numbers)
+        self.admitting.add(number)
+        try:
+            await self._record(socket, wanted, answer)
+        finally:
+            self.admitting.discard(number)
+            self._handshakes -= 1
+
+    async def _record(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+        number = socket.number
         group = group_of(wanted.slot, self.groups)
         mode = "e" if socket.envelope else "p"
         since_incarnation, since_id = _since(wanted.since)
@@ -161,8 +204,11 @@ class Hub:
         if foreign:
             start = await self._oldest(start, foreign, group)
         if self.incarnation.get(group) != incarnation + b".":
+            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
             self.writes_lost(group)
-            self.incarnation[group] = incarnation + b"."
+            self.presence.gone(group, number, b"")
+            _refuse(socket, NOT_READY)
+            return
         if socket.state != ADMITTING:
             self.presence.gone(group, number, b"" if socket.envelope else start)
             return
@@ -290,13 +336,20 @@ class Hub:
         pos = b""
         if not socket.envelope and code != 4002:
             written = slot.id if socket.live else socket.at_id
-            pos = socket.safe if socket.transport.get_write_buffer_size() else written
+            pos = socket.safe if self._unsent(socket, code) else written
         slot.exit(socket)
         self.open_count -= 1
-        self.stats.disconnects[str(code)] += 1
+        self.stats.disconnects[str(code) if code in CLOSE_CODES else "other"] += 1
         self.presence.gone(slot.group, socket.number, pos)
         if not slot.members:
             slot.idle_since = monotonic()
+
+    def _unsent(self, socket: Socket, code: int) -> bool:
+        """Whether a plain socket that leaves was written something that the kernel has not taken."""
+        if code != 1006:
+            return bool(socket.transport.get_write_buffer_size())
+        # The buffer of a lost connection is gone already: what the last look at it found has to do.
+        return not socket.live or socket in socket.member.slot.stalled or socket in self.fanout.fresh
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every open socket now."""

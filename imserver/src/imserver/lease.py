@@ -121,6 +121,7 @@ class LeaseKeeper:
             log.info("Redis answers")
         hub.redis_up = True
         self.leases = parse_leases(flat, int(now_ms))  # type: ignore[arg-type]
+        hub.epoch_in_redis = epoch.decode()
         if record:
             self._learn(record, epoch)
         if self._first:
@@ -131,7 +132,7 @@ class LeaseKeeper:
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
-            await hub.presence.restore()
+            hub.presence.restore()
         self._run_id = run
         beats = {name: (at.boot, at.beat) for name, at in self.leases.items()}
         silent = self._observer.observed(now, run.decode(), beats)

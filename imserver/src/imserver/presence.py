@@ -14,7 +14,7 @@ from imhelper.core import scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
-from .socket import OPEN, Socket
+from .socket import OPEN
 from .state import Slot
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 RETRY_SECONDS = 0.5
+# How long the reader gets to work off what a slot's log holds more than this server has seen.
+CATCH_UP_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
 # A slot that lost its last client is read a little longer: clients come back.
 IDLE_SECONDS = 30.0
@@ -42,6 +44,7 @@ class Presence:
         self._gone: dict[int, deque[tuple[int, bytes]]] = {}
         self._acks: dict[int, dict[tuple[bytes, int], tuple[int, Slot]]] = {}
         self._work = asyncio.Event()
+        self._restore = asyncio.Event()
         self._sent: dict[int, bytes] = {}
 
     @property
@@ -134,45 +137,81 @@ class Presence:
             await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
             self._sent.update(items)
 
-    async def restore(self) -> None:
-        """Redis lost writes: record again what this server holds and remove what it does not."""
+    def restore(self) -> None:
+        """Redis may have lost writes: compare what it records with what this server holds, as soon as it answers."""
+        self._restore.set()
+
+    async def run_restore(self) -> None:
+        """Restore when asked to, for ever."""
+        while True:
+            await self._restore.wait()
+            self._restore.clear()
+            self._sent.clear()
+            try:
+                for group in range(self._hub.groups):
+                    await self._restore_group(group)
+            except RedisUnavailableError as error:
+                log.warning("comparing what Redis records waits: %s", error)
+                self._restore.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _restore_group(self, group: int) -> None:
         hub = self._hub
-        self._sent.clear()
-        sockets: dict[int, list[Socket]] = {}
-        for slot in hub.slots.values():
-            for member in slot.members.values():
-                sockets.setdefault(slot.group, []).extend(member.sockets)
+        await hub.link.eval(scripts.load("boot"), group, hub.boot)
         restored = 0
-        for group in range(hub.groups):
-            await hub.link.eval(scripts.load("boot"), group, hub.boot)
-            held = sockets.get(group, [])
-            for batch in _batches(held, BATCH):
-                restored += await hub.link.eval(
-                    scripts.load("restore"), group, hub.boot, *[x for s in batch for x in _record(s)]
+        left = [s.number for s in hub.slots.values() if s.group == group and s.members]
+        while left:
+            behind: list[int] = []
+            for batch in self._batches(left):
+                done, *again = await hub.link.eval(
+                    scripts.load("restore"), group, *hub.retention, hub.boot, *[x for s in batch for x in _record(s)]
                 )
-            numbers = {b"%d" % s.number for s in held}
-            known = await hub.link.command(group, "HKEYS", f"{hub.tag(group)}:bs:{hub.boot}")
-            newest = max((s.number for s in held), default=0)
-            for number in known:
-                # Newer ones are handshakes under way.
-                if number not in numbers and int(number) <= newest:
-                    self.gone(group, int(number), b"")
-        log.warning("Redis had lost writes: %d sockets were recorded again", restored)
+                if done < 0:
+                    # Fenced meanwhile; the next beat says so.
+                    return
+                restored += done
+                behind += [int(number) for number in again]
+            if behind:
+                await asyncio.sleep(CATCH_UP_SECONDS)
+            left = behind
+        known = await hub.link.command(group, "HKEYS", f"{hub.tag(group)}:bs:{hub.boot}")
+        # Asked after the answer: what was recorded meanwhile is held by now, or being admitted.
+        held = {s.number for s in hub.connected if s.state == OPEN} | hub.admitting
+        for number in {int(n) for n in known} - held:
+            self.gone(group, number, b"")
+        if restored:
+            log.warning("Redis had lost writes: %d sockets were recorded again", restored)
+
+    def _batches(self, numbers: list[int]) -> Iterator[list[Slot]]:
+        """Slots together as long as they hold few sockets; looked at when their turn comes."""
+        batch: list[Slot] = []
+        size = 0
+        for number in numbers:
+            slot = self._hub.slots.get(number)
+            if slot is None or not slot.members:
+                continue
+            sockets = sum(len(m.sockets) for m in slot.members.values())
+            if batch and size + sockets > BATCH:
+                yield batch
+                batch, size = [], 0
+            batch.append(slot)
+            size += sockets
+        if batch:
+            yield batch
 
 
-def _batches(items: list[Socket], size: int) -> Iterator[list[Socket]]:
-    for at in range(0, len(items), size):
-        yield [s for s in items[at : at + size] if s.state == OPEN]
-
-
-def _record(socket: Socket) -> list[Any]:
-    member = socket.member
-    mode = "e" if socket.envelope else "p"
-    position = member.slot.id if socket.live else socket.at_id
-    chans = member.chans or {}
-    flat = [x for item in chans.items() for x in item]
-    record = [socket.number, member.slot.number, member.client, position, mode, socket.metadata, len(chans)]
-    return record + flat
+def _record(slot: Slot) -> list[Any]:
+    """A slot as the restoring script wants it. Memberships are those of live sockets: they are as of the cursor."""
+    record: list[Any] = []
+    count = 0
+    for member in slot.members.values():
+        chans = list(member.chans or ())
+        for socket in member.sockets:
+            count += 1
+            mode = "e" if socket.envelope else "p"
+            start = slot.id if socket.live else socket.at_id
+            record += [socket.number, member.client, start, mode, socket.metadata, len(chans), *chans]
+    return [slot.number, slot.id, count, *record]
 
 
 def _position(slot: Slot) -> bytes:

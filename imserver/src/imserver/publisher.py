@@ -58,13 +58,13 @@ class SelfPublisher:
         groups = old.groups if old else (CLUSTER_GROUPS if hub.link.groups > 1 else 1)
         new = derive(leases, old, slots, groups, hub.settings.lease_seconds)
         limits = hub.settings.limits
-        if old and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
+        if old and hub.epoch_in_redis and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
             return
         new = Topology(old.epoch if old else 0, slots, groups, new.servers, new.table, limits)
         highest = max((int(at.report.get("epoch", 0)) for at in leases.values()), default=0)
         reply = await hub.link.eval(
             *(scripts.load("publish"), None, "self", "self", hub.boot),
-            *(old.epoch if old else "", highest, new.to_json()),
+            *(hub.epoch_in_redis, highest, new.to_json()),
         )
         if reply[0]:
             log.info("published the topology: %s", ", ".join(f"{s.name} ({s.state})" for s in new.servers))

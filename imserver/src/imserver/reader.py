@@ -46,6 +46,9 @@ class Reader:
         self._canary_sent = 0.0
         self._canary_seen = monotonic()
         self.seen_once = False
+        # The Redis process that answered last, and when.
+        self._run: bytes | None = None
+        self._answered = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -110,6 +113,7 @@ class Reader:
             *("XREAD", "COUNT", count, *block, "STREAMS", self._wake_key, *by_key, self._wake_id),
             *(s.read for s in by_key.values()),
         )
+        self._answered = monotonic()
         if busy and not reply:
             return True
         for key, batch in reply or ():
@@ -144,30 +148,37 @@ class Reader:
     async def run_canary(self) -> None:
         """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""
         while True:
+            await self._send_canary()
             await asyncio.sleep(CANARY_SECONDS)
-            sent = monotonic()
-            try:
-                written = await self._hub.link.eval(
-                    scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}"
-                )
-            except RedisUnavailableError:
-                # The way to Redis is down as a whole; that is not the reader's fault.
-                self._canary_seen = monotonic()
-                continue
-            if self._canary_sent <= self._canary_seen:
-                self._canary_sent = sent
-            if written and monotonic() - self._canary_seen > CANARY_PATIENCE and self._connection is not None:
-                log.warning("group %d: what is written does not come back; the reader connects again", self.group)
-                self._canary_seen = monotonic()
-                self.seen_once = False
-                await self._connection.close()
+
+    async def _send_canary(self) -> None:
+        sent = monotonic()
+        try:
+            written = await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}")
+        except RedisUnavailableError:
+            # The way to Redis is down as a whole; that is not the reader's fault.
+            self._canary_seen = monotonic()
+            return
+        if self._canary_sent <= self._canary_seen:
+            self._canary_sent = sent
+        if written and monotonic() - self._canary_seen > CANARY_PATIENCE and self._connection is not None:
+            log.warning("group %d: what is written does not come back; the reader connects again", self.group)
+            self._canary_seen = monotonic()
+            self.seen_once = False
+            await self._connection.close()
 
     async def _verify(self) -> None:
         hub = self._hub
         slots = [s for s in hub.slots.values() if s.group == self.group]
         known = hub.incarnation.get(self.group, b"").rstrip(b".")
         args = [x for s in slots for x in (s.number, s.read)]
-        incarnation, *lasts = await hub.link.eval(scripts.load("verify"), self.group, "0", known, *args)
+        incarnation, run, uptime, *lasts = await self._compare("0", known, args)
+        if self._run not in (None, run) and int(uptime) > monotonic() - self._answered + 1:
+            # This process was up while the other one still answered: a failover, not a restart.
+            log.warning("group %d: another Redis is the primary now", self.group)
+            incarnation, run, _, *lasts = await self._compare("1", known, args)
+        self._run = run
+        self._answered = monotonic()
         if known and incarnation != known:
             log.warning("group %d: Redis lost writes; incarnation %s", self.group, incarnation.decode())
             for slot, last in zip(slots, lasts, strict=True):
@@ -176,6 +187,10 @@ class Reader:
             hub.spawn(hub.tell_loss(self.group))
         elif not known:
             hub.incarnation[self.group] = incarnation + b"."
+
+    async def _compare(self, force: str, known: bytes, args: list[int | bytes]) -> list[bytes]:
+        reply: list[bytes] = await self._hub.link.eval(scripts.load("verify"), self.group, force, known, *args)
+        return reply
 
 
 def _rewind(slot: Slot, last: bytes) -> None:

@@ -116,11 +116,14 @@ class Replayer:
         for entry_id, f in chunk:
             n = number(entry_id)
             if n != expected:
-                for socket in feeding:
+                for socket in [s for s in feeding if s.at < n - 1]:
+                    feeding.remove(socket)
                     self._gap(socket)
-                return
             expected = n + 1
-            self._entry(slot, entry_id, n, f, by_client, by_chan)
+            try:
+                self._entry(slot, entry_id, n, f, by_client, by_chan)
+            except (IndexError, ValueError):
+                log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
         last_id, last = chunk[-1][0], expected - 1
         for socket in feeding:
             if not socket.paused and socket.at < last:
@@ -177,9 +180,9 @@ def _change(socket: Socket, chan: bytes, n: int, joined: bool) -> None:
     if socket.view is None:
         socket.view = {}
     spans = socket.view.setdefault(chan, [])
+    # A chunk may be read again after a pause: a join must not open a second span, nor a leave end a later one.
     if joined:
-        # A chunk may be read again after a pause: the same join must not open a second span.
         if all(start != n for start, _ in spans):
             spans.append((n, None))
-    elif spans and spans[-1][1] is None:
+    elif spans and spans[-1][1] is None and spans[-1][0] < n:
         spans[-1] = (spans[-1][0], n)

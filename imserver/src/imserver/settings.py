@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from imhelper.core.ids import check_prefix
+from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.topology import Limits, check_slots
 from imhelper.errors import SettingError
 
@@ -101,6 +102,8 @@ def _matching(words: str, pattern: str) -> tuple[str, Callable[[str], str]]:
 
 
 def _slots(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{2,4}", text):
+        raise ValueError
     return check_slots(int(text))
 
 
@@ -118,7 +121,7 @@ def _file(text: str) -> str:
 
 _FILE = ("the path of a readable file", _file)
 _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
-    "redis_url": ("a URL: redis://, rediss://, unix://, or with +sentinel or +cluster", str),
+    "redis_url": ("a URL", str),
     "redis_username": ("a user name", str),
     "redis_password_file": _FILE,
     "redis_ca_file": _FILE,
@@ -147,8 +150,6 @@ _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
     "slots": ("a power of two from 16 to 1024", _slots),
     "topology": _choice("self", "operator"),
 }
-# What may hold a secret is not repeated in an error.
-_HIDDEN = {"redis_url"}
 
 
 def load_settings(environment: Mapping[str, str]) -> Settings:
@@ -168,9 +169,13 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
         try:
             values[name] = parse(text)
         except (ValueError, OSError):
-            shown = "the value given" if name in _HIDDEN else repr(text)
-            raise SettingError(f"{variable} must be {allowed}, not {shown}") from None
+            raise SettingError(f"{variable} must be {allowed}, not {text!r}") from None
     settings = Settings(**values)  # type: ignore[arg-type]
+    try:
+        parse_redis_url(settings.redis_url)
+    except SettingError as error:
+        # It says what is wrong without the URL, which may hold a password.
+        raise SettingError(str(error).replace("redis_url", "IM_REDIS_URL")) from None
     if settings.grace_seconds >= settings.retain_seconds:
         raise SettingError(
             f"IM_GRACE_SECONDS must be less than IM_RETAIN_SECONDS ({settings.retain_seconds:g}), "

@@ -25,8 +25,9 @@ __all__ = ["FRAME_MAX", "Socket"]
 # What a client may send in one message, in bytes; more closes with 1009.
 FRAME_MAX = 4096
 HEAD_MAX = 65536
+HEAD_END = b"\r\n\r\n"
 
-READING, ADMITTING, OPEN, CLOSING = range(4)
+READING, ADMITTING, OPEN, CLOSING, ENDING = range(5)
 
 
 class Socket(asyncio.Protocol):
@@ -34,11 +35,13 @@ class Socket(asyncio.Protocol):
 
     `at` is the number of the last entry written while it is not live; a live socket is where its slot's cursor is.
     `floor` is the number after which everything was meant for it, `joined` the log's last number when it connected,
-    `safe` the id of the last entry known to be in the kernel's hands.
+    `safe` the id of the last entry known to be in the kernel's hands. `answers` counts the bytes of answers to pings
+    while it is paused; `early` holds what came before its time.
     """
 
     __slots__ = (
         "alive",
+        "answers",
         "at",
         "at_id",
         "bucket",
@@ -75,6 +78,7 @@ class Socket(asyncio.Protocol):
         self.paused = False
         self.number = 0
         self.bucket = 0
+        self.answers = 0
         self.metadata = b""
         self.at = self.floor = self.joined = 0
         self.at_id = self.safe = b"0-0"
@@ -117,6 +121,7 @@ class Socket(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The buffer has drained: a replay goes on."""
         self.paused = False
+        self.answers = 0
         if self.state == OPEN and not self.live:
             self.hub.replay(self)
 
@@ -128,17 +133,26 @@ class Socket(asyncio.Protocol):
         self._leave(1006)
         self.hub.patience.remove(self, self.bucket)
         self.hub.connected.discard(self)
-        self.state = CLOSING
+        self.state = ENDING
         self.head = self.parser = None
 
     # The handshake.
 
     def _head(self, data: bytes) -> None:
         if self.head is None:
+            asked = handshake.quick(data)
+            if asked is not None:
+                self._asked(asked)
+                return
             self.head = handshake.new_parser()
         parser = self.head
-        parser.receive_data(data)
-        self.at += len(data)
+        # Frames may come on the heels of a request: they are not the parser's.
+        seen = self.early + data
+        end = seen.find(HEAD_END)
+        upto = len(data) if end < 0 else end + len(HEAD_END) - len(self.early)
+        self.early = seen[1 - len(HEAD_END) :] if end < 0 else data[upto:]
+        parser.receive_data(data[:upto])
+        self.at += upto
         for event in parser.events_received():
             if isinstance(event, Request):
                 self._request(parser, event)
@@ -158,21 +172,25 @@ class Socket(asyncio.Protocol):
 
     def _request(self, parser: ServerProtocol, request: Request) -> None:
         answer = parser.accept(request)
-        wanted = handshake.inspect(request, self.hub.settings.allowed_origins, self.hub.slots_count)
-        refused_path = isinstance(wanted, handshake.Refusal) and wanted.result == "not_found"
-        if answer.status_code != 101 and not refused_path:
+        asked = handshake.asked(request)
+        if answer.status_code == 101 or not asked.path.partition("?")[0].endswith("/ws"):
+            self._asked(asked)
+        else:
             parser.send_response(answer)
             self._refuse_as(parser)
-            return
+
+    def _asked(self, asked: handshake.Asked) -> None:
+        wanted = handshake.inspect(asked, self.hub.settings.allowed_origins, self.hub.slots_count)
         if isinstance(wanted, handshake.Refusal):
-            self.refuse(wanted)
+            # Before the topology is known a good token can't be told from a bad one.
+            unsure = wanted is handshake.UNAUTHORIZED and not self.hub.ready
+            self.refuse((self.hub.refusal() if unsure else None) or wanted)
             return
-        parser.send_response(answer)
         self.envelope = wanted.envelope
         self.state = ADMITTING
         self.head = None
         self.at = 0
-        self.hub.admit(self, wanted, b"".join(parser.data_to_send()))
+        self.hub.admit(self, wanted, handshake.switching(asked, wanted))
 
     def refuse(self, refusal: handshake.Refusal) -> None:
         """Answer with HTTP and hang up."""
@@ -200,27 +218,40 @@ class Socket(asyncio.Protocol):
                 if opcode == frames.TEXT:
                     self._text(payload)
                 elif opcode == frames.PING:
-                    self.transport.write(frames.frame(frames.PONG, payload))
+                    self._answer(frames.frame(frames.PONG, payload))
                 elif opcode == frames.BINARY:
                     self._binary()
                 if self.state != OPEN:
-                    return
+                    break
             if at == len(data):
                 return
             data = data[at:]
             self.parser = Unusual(FRAME_MAX)
+            if self.state != OPEN:
+                self._closing(data)
+                return
         read = self.parser.feed(data)
-        if read.out:
-            self.transport.write(read.out)
-        if read.closed is not None:
-            self._leave(read.closed)
-            self._end()
-            return
         if read.binary:
             self._binary()
         for text in read.texts:
-            if self.state == OPEN and not read.binary:
+            if self.state == OPEN:
                 self._text(text)
+        if self.state == OPEN:
+            if read.out:
+                self._answer(read.out)
+            if read.closed is not None:
+                # What a client may name as it likes is not told apart: neither in counts nor by what follows from it.
+                self._leave(read.closed if read.closed < 3000 else 3000)
+        if read.closed is not None:
+            self._end()
+
+    def _answer(self, data: bytes) -> None:
+        """Write what a client asked for. One that asks and asks but does not read is too slow, in a replay too."""
+        self.transport.write(data)
+        if self.paused:
+            self.answers += len(data)
+            if self.answers > self.hub.buffer_bytes:
+                self.hub.too_slow(self)
 
     def _binary(self) -> None:
         if self.envelope:
@@ -240,7 +271,7 @@ class Socket(asyncio.Protocol):
         except (ValueError, RecursionError):
             kind = None
         if kind == "ping":
-            self.transport.write(entries.pong(self.position()))
+            self._answer(entries.pong(self.position()))
         elif kind == "ack" and isinstance(command.get("pos"), str):
             pos = parse_position(command["pos"])
             if pos is None:
@@ -258,8 +289,12 @@ class Socket(asyncio.Protocol):
     def go_live(self) -> None:
         """Join the live flow: everything up to the slot's cursor was written."""
         view, self.view = self.view, None
-        self.safe = self.member.slot.id
-        self.member.slot.promote(self, view or {})
+        slot = self.member.slot
+        if not self.transport.get_write_buffer_size():
+            self.safe = slot.id
+        elif not self.envelope:
+            slot.stalled.add(self)
+        slot.promote(self, view or {})
 
     # The end.
 
@@ -274,13 +309,19 @@ class Socket(asyncio.Protocol):
         if self.parser is None:
             self.parser = Unusual(FRAME_MAX)
         if self.parser.feed(data).closed is not None:
-            self.transport.close()
+            self._end()
 
     def _end(self) -> None:
-        """Hang up after what is in the buffer, within the time that the wheel gives."""
-        self.state = CLOSING
+        """Hang up after what is in the buffer, within the time that the wheel gives.
+
+        What still comes is read and dropped: closing with unread data resets the connection, and the client would
+        never see why.
+        """
+        self.state = ENDING
         self.head = self.parser = None
-        self.transport.close()
+        self.early = b""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     def _leave(self, code: int) -> None:
         """Out of every index; from here on only the end of the connection is waited for, and not for long."""
@@ -288,5 +329,4 @@ class Socket(asyncio.Protocol):
             self.hub.pings.remove(self, self.bucket)
             self.hub.left(self, code)
             self.state = CLOSING
-            self.parser = None
             self.bucket = self.hub.patience.add(self)

@@ -12,7 +12,8 @@ __all__ = ["Read", "Unusual"]
 
 
 class Read(NamedTuple):
-    """What came of some bytes: what to write, whole messages, and the close code if the connection is over."""
+    """What came of some bytes: what to write, whole texts, whether something binary came, and the close code if the
+    connection is over. The texts came before the close."""
 
     out: bytes
     texts: list[bytes]
@@ -23,11 +24,13 @@ class Read(NamedTuple):
 class Unusual:
     """Parses for one socket from the first unusual frame on. `max_size` bounds a message in bytes."""
 
-    __slots__ = ("_pieces", "_protocol")
+    __slots__ = ("_pieces", "_protocol", "_text")
 
     def __init__(self, max_size: int) -> None:
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_size)
-        self._pieces: list[bytes] = []
+        # One buffer, not a list of fragments: a message may have any number of empty ones.
+        self._pieces = bytearray()
+        self._text = True
 
     def feed(self, data: bytes) -> Read:
         """Take bytes from the client."""
@@ -36,15 +39,16 @@ class Unusual:
         texts: list[bytes] = []
         binary = False
         for event in protocol.events_received():
-            if not isinstance(event, Frame):
+            if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 continue
-            if event.opcode is Opcode.BINARY:
-                binary = True
-            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._pieces.append(bytes(event.data))
+            if event.opcode is not Opcode.CONT:
+                self._text = event.opcode is Opcode.TEXT
+                binary = binary or not self._text
+            if self._text:
+                self._pieces += event.data
                 if event.fin:
-                    texts.append(b"".join(self._pieces))
-                    self._pieces = []
+                    texts.append(bytes(self._pieces))
+                    self._pieces.clear()
         closed: int | None = None
         if protocol.state is not State.OPEN:
             close = protocol.close_rcvd or protocol.close_sent

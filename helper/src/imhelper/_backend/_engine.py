@@ -53,6 +53,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._failures = 0
+        self._not_before = 0.0
         self._last_error: BaseException | None = None
         self.closed = False
 
@@ -113,6 +114,13 @@ class Engine:
         self._failures = 0
         self._last_error = None
 
+    def _failed(self, error: BaseException) -> None:
+        """There is no way at the moment: remember why, and when to try again."""
+        self._routes = None
+        self._last_error = error
+        self._failures += 1
+        self._not_before = self.loop.time() + min(backoff(self._failures), self.timeout / 4)
+
     def answer_error(self, lane: Lane, pending: Pending, error: BaseException) -> None:
         """Decide what becomes of a call that got an error instead of a reply."""
         pending.error = error
@@ -151,9 +159,7 @@ class Engine:
         waiting = [p for p in left if not p.future.done()]
         if error is not None and waiting:
             # An idle connection that the server closed is no failure: the next call just opens another.
-            self._failures += 1
-            self._last_error = error
-            self._routes = None
+            self._failed(error)
         if error is None or may_pass(error):
             self._park(waiting)
             return
@@ -187,14 +193,13 @@ class Engine:
     async def _recover(self) -> None:
         """Until no call is parked: find the routes, hand the calls to the lanes."""
         while any(not p.future.done() for p in self._parked):
-            await asyncio.sleep(backoff(self._failures))
+            await asyncio.sleep(self._not_before - self.loop.time())
             try:
                 self._routes = self._routes or await self._discover()
             except Exception as error:
                 if not may_pass(error):
                     raise
-                self._failures += 1
-                self._last_error = error
+                self._failed(error)
                 continue
             waiting, self._parked = self._parked, deque()
             for pending in waiting:
@@ -203,8 +208,7 @@ class Engine:
                 else:
                     self.dispatch(pending)
             if self._parked:
-                self._failures += 1
-                self._routes = None
+                self._failed(ConnectionError("no node of the Redis Cluster serves this key at the moment"))
         self._parked.clear()
 
     async def _discover(self) -> Routes:

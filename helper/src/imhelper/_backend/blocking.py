@@ -173,7 +173,7 @@ class Link:
         waiting = calls
         while waiting:
             if failures:
-                pause = backoff(failures)
+                pause = min(backoff(failures), self.timeout / 4)
                 if time.monotonic() + pause >= deadline:
                     for pending in waiting:
                         pending.answer(unanswered(self.config, self.timeout, pending.error or error))
@@ -182,6 +182,7 @@ class Link:
             try:
                 lost = self._attempt(waiting)
             except Exception as failure:
+                self._routes = None
                 lost = failure
                 if not may_pass(failure):
                     for pending in waiting:
@@ -228,7 +229,6 @@ class Link:
         except BaseException as lost:
             drop(connection)
             if not isinstance(lost, ConnectionLost) or fresh:
-                self._routes = None
                 raise
             # It had been idle: the server may have restarted since, and then the others are dead too.
             self._forget(address)
@@ -324,9 +324,10 @@ class Dedicated:
     def __init__(self, connection: RawConnection) -> None:
         self._connection = connection
 
-    def call(self, *args: Arg) -> Any:
-        """Send a command and wait for its raw reply.
+    def call(self, *args: Arg, timeout: float | None = None) -> Any:
+        """Send a command and wait for its raw reply, as long as the connection was opened to wait.
 
+        `timeout` is there for the sake of one signature in both forms: a blocking connection has one limit for all.
         Raises RedisUnavailableError for a lost connection, a timeout and an error reply alike; only after an
         error reply is the connection still usable.
         """

@@ -47,9 +47,10 @@ def parse_leases(flat: Iterable[bytes], now_ms: int) -> dict[str, Lease]:
     for raw_name, value in zip(items, items, strict=True):
         try:
             boot, beat, ms, report = value.decode().split("\n", 3)
-            name = raw_name.decode()
-            leases[name] = Lease(name, boot, int(beat), max(0, now_ms - int(ms)) / 1000, json.loads(report))
-        except ValueError:
+            name, said = raw_name.decode(), json.loads(report)
+            if isinstance(said, dict):
+                leases[name] = Lease(name, boot, int(beat), max(0, now_ms - int(ms)) / 1000, said)
+        except (ValueError, RecursionError):
             continue
     return leases
 

@@ -26,14 +26,14 @@ def plan_table(servers: Sequence[ServerEntry], old: Topology | None, slots: int)
         for slot, at in enumerate(old.table):
             owner[slot] = index.get(old.servers[at].name)
     held: dict[int, list[int]] = {i: [] for i in candidates}
-    for slot, at in enumerate(owner):
-        if at is not None:
-            held[at].append(slot)
+    for slot, kept in enumerate(owner):
+        if kept is not None:
+            held[kept].append(slot)
     base, extra = divmod(slots, len(candidates))
     # The servers that hold most keep the odd slots: that is what makes the number of moves minimal.
     by_load = sorted(candidates, key=lambda i: (-len(held[i]), servers[i].name))
     quota = {i: base + (rank < extra) for rank, i in enumerate(by_load)}
-    free = [slot for slot, at in enumerate(owner) if at is None]
+    free = [slot for slot, kept in enumerate(owner) if kept is None]
     for i in by_load:
         free.extend(held[i][quota[i] :])
         del held[i][quota[i] :]

@@ -98,7 +98,7 @@ class Topology:
             written = record["format"]
             if not isinstance(written, int) or abs(written - FORMAT) > 1:
                 raise TopologyError(f"the topology in Redis has format {written}, this release reads format {FORMAT}")
-            servers = tuple(ServerEntry(s["name"], s["url"], s["state"]) for s in record["servers"])
+            servers = tuple(ServerEntry(*(_text(s[f]) for f in ("name", "url", "state"))) for s in record["servers"])
             table = tuple(int(i) for i in record["table"])
             topology = cls(
                 epoch=epoch,
@@ -111,7 +111,7 @@ class Topology:
             )
         except TopologyError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise TopologyError(f"the topology in Redis is not readable: {error!r}") from None
         if table and (len(table) != topology.slots or not all(0 <= i < len(servers) for i in table)):
             raise TopologyError(f"the topology in Redis has a table that does not fit {len(servers)} servers")
@@ -120,6 +120,15 @@ class Topology:
         return topology
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no str")
+    return value
+
+
 def _limits(record: Mapping[str, Any]) -> Limits:
-    known = {f.name for f in fields(Limits)}
-    return Limits(**{k: v for k, v in record.items() if k in known and isinstance(v, int | float)})
+    """Known limits as written, each in its own type; what is missing or no number keeps its default."""
+    plain = Limits()
+    values = {f.name: record.get(f.name) for f in fields(Limits)}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return replace(plain, **{name: type(getattr(plain, name))(value) for name, value in numbers.items()})

@@ -4,9 +4,5 @@ retention(ARGV[1], ARGV[2], ARGV[3])
 local slot, client, chan = ARGV[4], ARGV[5], ARGV[6]
 if redis.call('SISMEMBER', T .. ':online', client) == 0 then return 0 end
 if redis.call('HEXISTS', T .. ':ch:' .. client, chan) == 1 then return 1 end
-local _, n = append(slot, 0, 'j', chan, 'c', client)
-redis.call('HSET', T .. ':ch:' .. client, chan, int(n))
-redis.call('SADD', T .. ':mb:' .. chan, client)
-redis.call('HINCRBY', T .. ':cs:' .. chan, slot, 1)
-redis.call('HINCRBY', T .. ':chans', chan, 1)
+enroll(slot, client, chan)
 return 1

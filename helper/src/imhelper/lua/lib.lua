@@ -69,6 +69,15 @@ local function past(client, chan, j, n)
   redis.call('PEXPIRE', key, int(retain + 60000))
 end
 
+-- Make a client a member of a channel, by an entry in its log.
+local function enroll(slot, client, chan)
+  local _, n = append(slot, 0, 'j', chan, 'c', client)
+  redis.call('HSET', T .. ':ch:' .. client, chan, int(n))
+  redis.call('SADD', T .. ':mb:' .. chan, client)
+  redis.call('HINCRBY', T .. ':cs:' .. chan, slot, 1)
+  redis.call('HINCRBY', T .. ':chans', chan, 1)
+end
+
 -- Take a member out of the counts; its own record (ch:C) is the caller's.
 local function uncount(slot, client, chan)
   redis.call('SREM', T .. ':mb:' .. chan, client)

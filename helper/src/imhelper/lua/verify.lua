@@ -1,8 +1,10 @@
 -- verify: does the group still hold what a reader knew? ARGV: force (1|0), known incarnation, then slot, id, ...
 -- If a log ends before what was read from it, Redis lost writes: the incarnation grows (once for all servers).
--- Returns {incarnation, the last id of each slot asked for ...}.
+-- `force` says it for sure: after a failover nobody knows what the new primary never got.
+-- Returns {incarnation, run id, seconds that this Redis process is up, the last id of each slot asked for ...}.
 local lost = ARGV[1] == '1'
-local reply = {''}
+local info = redis.call('INFO', 'server')
+local reply = {'', string.match(info, 'run_id:(%w+)') or '', string.match(info, 'uptime_in_seconds:(%d+)') or '0'}
 for i = 3, #ARGV, 2 do
   local last = redis.call('HGET', T .. ':last', ARGV[i]) or '0-0'
   if before(last, ARGV[i + 1]) then lost = true end

@@ -1,0 +1,110 @@
+"""FakeImHelper: the real helper over a memory instead of Redis, so that arguments, results and errors are the same.
+The blocking form is generated from this file by tools/unasync.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .._backend._work_aio import Finished, finished, pause
+from .._backend.aio import Dedicated, Link
+from .._backend.common import Arg, Call
+from .._checks import check_timeout
+from .._memory import Memory, Sent
+from ..core.ids import check_client, check_metadata, check_prefix
+from ..core.redis_url import parse_redis_url
+from ..core.scripts import Script
+from ..errors import ImError
+from .helper import ImHelper
+
+__all__ = ["FakeImHelper"]
+
+POLL_SECONDS = 0.005
+
+
+class FakeImHelper(ImHelper):
+    """An in-memory twin of ImHelper for tests of code that uses it: no Redis, no server.
+
+    Clients come online with `connect` and go offline with `disconnect`; what was sent is in `sent`. Everything else
+    is as with the real one, `event_bus`, hooks and errors included; delivery and receipts are not played.
+
+    Args:
+        redis_url, prefix, token_ttl, timeout: as for ImHelper; nothing connects.
+        servers: names of the servers there are; with none, `prev_connect_server` raises NoServerError.
+    """
+
+    def __init__(
+        self,
+        redis_url: str = "redis://fake.invalid",
+        *,
+        prefix: str = "im",
+        token_ttl: float = 10,
+        timeout: float = 5,
+        servers: Sequence[str] = ("fake-0",),
+    ) -> None:
+        self._memory = Memory(servers)
+        self._set_up(_FakeLink(self._memory, redis_url, check_prefix(prefix), check_timeout(timeout)), token_ttl)
+
+    @property
+    def sent(self) -> list[Sent]:
+        """Every message accepted so far, oldest first. Clear it as any list."""
+        return self._memory.sent
+
+    @property
+    def available(self) -> bool:
+        """Set to False to make every call fail with RedisUnavailableError."""
+        return self._memory.available
+
+    @available.setter
+    def available(self, value: bool) -> None:
+        self._memory.available = value
+
+    def connect(self, client_id: str, metadata: str = "") -> Finished:
+        """Open a socket of a client (once more: one socket more). In asyncio code it may be awaited or not."""
+        self._memory.connect(check_client(client_id), check_metadata(metadata))
+        return finished()
+
+
+class _FakeLink(Link):
+    """Answers from the memory."""
+
+    def __init__(self, memory: Memory, redis_url: str, prefix: str, timeout: float) -> None:
+        super().__init__(parse_redis_url(redis_url), prefix=prefix, timeout=timeout)
+        self._memory = memory
+
+    async def eval(self, script: Script, group: int | None, *args: Arg) -> Any:
+        return self._memory.answer(Call(group, args, script))
+
+    async def command(self, group: int | None, *args: Arg) -> Any:
+        return self._memory.answer(Call(group, args))
+
+    async def gather(self, calls: Sequence[Call]) -> list[Any]:
+        replies: list[Any] = []
+        for call in calls:
+            try:
+                replies.append(self._memory.answer(call))
+            except ImError as error:
+                replies.append(error)
+        return replies
+
+    async def dedicated(self, group: int | None, *, timeout: float | None = None) -> Dedicated:  # noqa: ASYNC109
+        return _FakeDedicated(self._memory)
+
+
+class _FakeDedicated(Dedicated):
+    """A blocking read that looks again and again."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    async def call(self, *args: Arg, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+        until = time.monotonic() + int(args[args.index("BLOCK") + 1]) / 1000
+        while True:
+            reply = self._memory.answer(Call(None, args))
+            if reply is not None or time.monotonic() >= until:
+                return reply
+            await pause(POLL_SECONDS)
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,299 @@
+# The faults of a run, drawn from its seed: what is done to servers, sockets and Redis, and when it is over again.
+# Each is written into the ledger, because some promises depend on what was disturbed when.
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.chaos.device import Device
+from tests.chaos.ledger import Fault, Ledger, now
+from tests.chaos.world import Managed, World
+
+__all__ = ["FAULTS", "Faults"]
+
+log = logging.getLogger(__name__)
+
+# How often each fault is drawn, relative to the others.
+FAULTS = {
+    "kill": 3,
+    "blink": 2,
+    "freeze": 2,
+    "stutter": 1,
+    "drain": 3,
+    "impatient": 1,
+    "start": 1,
+    "cut": 3,
+    "redis-restart": 1,
+    "redis-kill": 1,
+    "redis-outage": 0.7,
+    "client-kill": 1.5,
+    "pause": 1.5,
+}
+LEAST_HEALTHY = 2
+
+
+class Faults:
+    """Draws faults until stopped; several may be under way at once."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        devices: list[Device],
+        rng: random.Random,
+        kinds: list[str],
+        lease: float,
+        grace: float,
+    ) -> None:
+        self._world = world
+        self._ledger = ledger
+        self._devices = devices
+        self._rng = rng
+        self._kinds = kinds
+        self._lease = lease
+        self._grace = grace
+        self._redis_busy = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: list[BaseException] = []
+
+    async def run(self, seconds: float, every: tuple[float, float]) -> None:
+        """Make faults for so long, one each `every` seconds, then wait until all are over."""
+        deadline = now() + seconds
+        while now() < deadline and self._kinds:
+            await asyncio.sleep(self._rng.uniform(*every))
+            kind = self._rng.choices(self._kinds, [FAULTS[k] for k in self._kinds])[0]
+            task = asyncio.get_running_loop().create_task(self._make(kind))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+        while self._tasks:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(max(0.0, deadline - now()))
+        if self._failed:
+            raise self._failed[0]
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append(error)
+
+    async def _make(self, kind: str) -> None:
+        work: dict[str, Callable[[], Coroutine[Any, Any, str | None]]] = {
+            "kill": self._kill,
+            "blink": self._blink,
+            "freeze": self._freeze,
+            "stutter": self._stutter,
+            "drain": self._drain,
+            "impatient": self._impatient,
+            "start": self._start,
+            "cut": self._cut,
+            "redis-restart": self._redis_restart,
+            "redis-kill": self._redis_kill,
+            "redis-outage": self._redis_outage,
+            "client-kill": self._client_kill,
+            "pause": self._pause,
+        }
+        fault = Fault(kind, "", now(), float("inf"))
+        self._ledger.faults.append(fault)
+        target = await work[kind]()
+        if target is None:
+            self._ledger.faults.remove(fault)
+            return
+        fault.target, fault.ended = target, now()
+
+    def _note(self, text: str) -> None:
+        log.info("fault: %s", text)
+
+    def _victim(self) -> Managed | None:
+        healthy = self._world.healthy
+        if len(healthy) <= LEAST_HEALTHY:
+            return None
+        victim = self._rng.choice(healthy)
+        victim.busy = True
+        return victim
+
+    # Servers.
+
+    async def _kill(self) -> str | None:
+        """kill -9; back under the same name, before or after its lease has ended."""
+        return await self._kill_for(self._rng.uniform(0, 2 * self._lease))
+
+    async def _blink(self) -> str | None:
+        """kill -9, and back at once."""
+        return await self._kill_for(0.0)
+
+    async def _kill_for(self, rest: float) -> str | None:
+        victim = self._victim()
+        if victim is None:
+            return None
+        self._note(f"kill -9 {victim.name}, back in {rest:.1f} s")
+        victim.rest_until = now() + rest
+        self._mark_dead(victim)
+        await asyncio.to_thread(victim.process.kill)
+        return await self._back(victim)
+
+    async def _back(self, victim: Managed) -> str:
+        """Until it runs again and is ready."""
+        began = now()
+        while not (victim.process.running and await asyncio.to_thread(_is_ready, victim)):
+            if now() - began > 60:
+                raise AssertionError(f"{victim.name} is not ready after 60 s: {victim.process.output[-2000:]}")
+            await asyncio.sleep(0.2)
+        victim.busy = False
+        return victim.name
+
+    def _mark_dead(self, victim: Managed) -> None:
+        """From here on the server's sockets are as good as gone, whatever their clients believe."""
+        for device in self._devices:
+            if device.server == victim.process.url:
+                device.book.connections[-1].frozen = now()
+
+    async def _freeze(self) -> str | None:
+        """SIGSTOP past the lease: it is fenced, must notice when it wakes, end, and be started again."""
+        victim = self._victim()
+        if victim is None:
+            return None
+        seconds = self._lease + self._rng.uniform(0.5, 0.9) * self._grace
+        self._note(f"freeze {victim.name} for {seconds:.1f} s")
+        self._mark_dead(victim)
+        victim.frozen = True
+        victim.process.freeze()
+        await asyncio.sleep(seconds)
+        victim.process.thaw()
+        victim.frozen = False
+        return await self._back(victim)
+
+    async def _stutter(self) -> str | None:
+        """SIGSTOP for less than the lease: nothing may come of it."""
+        victim = self._victim()
+        if victim is None:
+            return None
+        seconds = self._rng.uniform(0.2, 0.6) * self._lease
+        self._note(f"freeze {victim.name} for {seconds:.1f} s only")
+        victim.process.freeze()
+        await asyncio.sleep(seconds)
+        victim.process.thaw()
+        victim.busy = False
+        return victim.name
+
+    async def _drain(self) -> str | None:
+        """SIGTERM, and back when it has ended."""
+        return await self._drain_with(signals=1)
+
+    async def _impatient(self) -> str | None:
+        """SIGTERM twice: it ends at once, and orderly."""
+        return await self._drain_with(signals=2)
+
+    async def _drain_with(self, signals: int) -> str | None:
+        victim = self._victim()
+        if victim is None:
+            return None
+        rest = self._rng.uniform(0, self._lease)
+        self._note(f"SIGTERM {victim.name} ({signals} times), back {rest:.1f} s after its end")
+        victim.rest_until = float("inf")
+        for _ in range(signals):
+            victim.process.terminate()
+            await asyncio.sleep(0.3)
+        began = now()
+        while victim.process.running:
+            if now() - began > 60:
+                raise AssertionError(f"{victim.name} does not end: {victim.process.output[-2000:]}")
+            await asyncio.sleep(0.1)
+        if victim.process.returncode != 0:
+            self._ledger.broken_promises.append(f"{victim.name} drained and ended with {victim.process.returncode}")
+        if len(self._world.current) > self._world.wanted:
+            victim.retired = True
+            victim.busy = False
+            return victim.name
+        victim.rest_until = now() + rest
+        return await self._back(victim)
+
+    async def _start(self) -> str | None:
+        """One more server."""
+        if len(self._world.current) >= self._world.wanted + 2:
+            return None
+        managed = self._world.add()
+        self._note(f"start {managed.name}")
+        managed.busy = True
+        return await self._back(managed)
+
+    # Sockets.
+
+    async def _cut(self) -> str:
+        """Some sockets are lost as on a bad network."""
+        share = self._rng.choice((0.01, 0.05, 0.2))
+        victims = [d for d in self._devices if d.connected and self._rng.random() < share]
+        self._note(f"cut {len(victims)} sockets")
+        for device in victims:
+            device.cut()
+        return f"{len(victims)} sockets"
+
+    # Redis.
+
+    async def _redis_restart(self) -> str | None:
+        return await self._redis_down(kill=False, seconds=self._rng.uniform(0, 1.5))
+
+    async def _redis_kill(self) -> str | None:
+        return await self._redis_down(kill=True, seconds=self._rng.uniform(0, 1.5))
+
+    async def _redis_outage(self) -> str | None:
+        """Away for longer than a lease: nobody may be fenced for it."""
+        return await self._redis_down(kill=True, seconds=self._lease * self._rng.uniform(1.1, 1.6))
+
+    async def _redis_down(self, kill: bool, seconds: float) -> str | None:
+        if self._redis_busy:
+            return None
+        self._redis_busy = True
+        redis = self._world.redis
+        self._note(f"{'kill -9' if kill else 'restart'} Redis, back in {seconds:.1f} s")
+        try:
+            if kill:
+                await asyncio.to_thread(redis.kill)
+            else:
+                redis.terminate()
+                await redis.wait_async()
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(redis.start)
+            # The next one comes when this one is digested: two in a row are one longer outage.
+            await asyncio.sleep(2.0)
+        finally:
+            self._redis_busy = False
+        return f"{seconds:.1f} s"
+
+    async def _client_kill(self) -> str | None:
+        """Redis cuts half of its connections."""
+        if self._redis_busy:
+            return None
+        ids = await asyncio.to_thread(self._connection_ids)
+        chosen = [i for i in ids if self._rng.random() < 0.5]
+        self._note(f"CLIENT KILL of {len(chosen)} connections")
+        await asyncio.to_thread(self._kill_connections, chosen)
+        return f"{len(chosen)} connections"
+
+    def _connection_ids(self) -> list[int]:
+        with self._world.redis.client() as client:
+            return [int(c["id"]) for c in client.client_list() if c["name"] != "chaos"]
+
+    def _kill_connections(self, ids: list[int]) -> None:
+        with self._world.redis.client() as client:
+            for number in ids:
+                client.client_kill_filter(_id=str(number))
+
+    async def _pause(self) -> str | None:
+        """Redis takes commands and does not answer for a while."""
+        if self._redis_busy:
+            return None
+        milliseconds = self._rng.randint(300, int(1000 * self._lease * 0.9))
+        self._note(f"CLIENT PAUSE {milliseconds}")
+        await asyncio.to_thread(self._world.redis.command, "CLIENT", "PAUSE", milliseconds)
+        await asyncio.sleep(milliseconds / 1000)
+        return f"{milliseconds} ms"
+
+
+def _is_ready(managed: Managed) -> bool:
+    try:
+        return managed.process.ready()
+    except AssertionError:
+        # It ended between the two questions; the supervisor starts it again.
+        return False

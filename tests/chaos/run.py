@@ -1,0 +1,203 @@
+# One run from start to verdict: processes up, clients connected, traffic and faults, then time to settle, then judging.
+# Settling ends as soon as nothing is wrong any more, or when what the contract allows has passed.
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imhelper import ImHelper
+
+from tests.chaos.device import Device
+from tests.chaos.faults import Faults
+from tests.chaos.ledger import Ledger, now
+from tests.chaos.traffic import Traffic, make_clients
+from tests.chaos.verdict import Judge, Verdict
+from tests.chaos.world import World
+
+__all__ = ["Options", "Outcome", "run"]
+
+log = logging.getLogger(__name__)
+
+CONNECT_RATE = 400
+PING_SECONDS = 5
+DRAIN_RATE = 200
+SETTLE_EXTRA_SECONDS = 20
+
+
+@dataclass
+class Options:
+    """The command line. `every` are the bounds of the pause between two faults."""
+
+    seed: int
+    seconds: float
+    servers: int
+    clients: int
+    rate: float
+    faults: list[str]
+    every: tuple[float, float]
+    lease: float
+    grace: float
+    fsync: str
+    folder: Path
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    verdict: Verdict
+    ledger: Ledger
+    peak_kilobytes: int = 0
+    exits: dict[int, int] = field(default_factory=dict)
+    settled: float = 0.0
+
+
+async def run(options: Options) -> Outcome:
+    """Run once."""
+    rng = random.Random(options.seed)
+    ledger = Ledger()
+    world = World(
+        options.folder,
+        options.servers,
+        options.fsync,
+        IM_LEASE_SECONDS=options.lease,
+        IM_GRACE_SECONDS=options.grace,
+        IM_PING_SECONDS=PING_SECONDS,
+        IM_DRAIN_RATE=DRAIN_RATE,
+        IM_LOG_LEVEL="info",
+    )
+    try:
+        await world.start()
+        async with ImHelper(world.redis.url) as helper:
+            return await _with_helper(options, rng, ledger, world, helper)
+    finally:
+        await world.stop()
+
+
+async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, world: World, helper: ImHelper) -> Outcome:
+    devices = make_clients(ledger, helper, options.clients, rng)
+    ticker = asyncio.get_running_loop().create_task(_tick(devices))
+    for device in devices:
+        device.start()
+        await asyncio.sleep(1 / CONNECT_RATE)
+    await _until(lambda: all(d.connected for d in devices), 30)
+    log.info("%d devices of %d clients are connected", len(devices), options.clients)
+    traffic = Traffic(ledger, helper, devices, rng, options.rate, options.grace)
+    await traffic.fill_chans()
+    faults = Faults(world, ledger, devices, rng, options.faults, options.lease, options.grace)
+    sending = asyncio.get_running_loop().create_task(traffic.run())
+    living = asyncio.get_running_loop().create_task(_live(traffic, len(devices)))
+    await faults.run(options.seconds, options.every)
+    living.cancel()
+    await traffic.stop()
+    await sending
+    log.info("settling")
+    began = now()
+    for device in devices:
+        if device.client.gone is None:
+            device.start()
+    await world.all_ready(60)
+    outcome = await _settle(options, ledger, world, helper, devices)
+    outcome.settled = now() - began
+    ticker.cancel()
+    return outcome
+
+
+async def _until(condition: object, timeout: float) -> bool:
+    assert callable(condition)
+    deadline = now() + timeout
+    while not condition():
+        if now() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+async def _tick(devices: list[Device]) -> None:
+    while True:
+        time = now()
+        for device in devices:
+            device.tick(time)
+        await asyncio.sleep(0.5)
+
+
+async def _live(traffic: Traffic, devices: int) -> None:
+    """Clients come and go: each minute a seventh of the devices goes away for a while, and a few leave for good."""
+    pause = 60 / (devices / 7)
+    turn = 0
+    while True:
+        await asyncio.sleep(pause)
+        traffic.go_away()
+        turn += 1
+        if turn % 10 == 0:
+            traffic.leave_for_good()
+
+
+async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelper, devices: list[Device]) -> Outcome:
+    deadline = now() + options.lease + options.grace + SETTLE_EXTRA_SECONDS
+    await _until(lambda: all(d.connected for d in devices if d.client.gone is None), 30)
+    while True:
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(_read_events, ledger, world)
+        verdict = Judge(ledger, options.lease, options.grace, []).verdict()
+        await _look(verdict, ledger, world, helper, devices)
+        if not any(verdict.wrong.values()) or now() > deadline:
+            break
+    for line in world.errors_in_logs():
+        verdict.fault("other", line)
+    exits: dict[int, int] = {}
+    for managed in world.servers:
+        for code in managed.exits:
+            exits[code] = exits.get(code, 0) + 1
+    peak = max(m.peak_kilobytes for m in world.servers)
+    return Outcome(verdict, ledger, peak, exits)
+
+
+def _read_events(ledger: Ledger, world: World) -> None:
+    ledger.events.clear()
+    with world.redis.client() as client:
+        for entry_id, fields in client.xrange("{im:0}:ev"):
+            number = ledger.number_of(fields[b"c"].decode())
+            if number is not None:
+                ledger.events[number].append((int(entry_id.split(b"-")[0]) / 1000, fields[b"e"].decode()))
+
+
+async def _look(verdict: Verdict, ledger: Ledger, world: World, helper: ImHelper, devices: list[Device]) -> None:
+    """Compare what the helper says now with what is: presence, channels, and what Redis still holds of the dead."""
+    online = set(await helper.get_client_list_by_online())
+    connected = {d.client.client_id for d in devices if d.connected}
+    for name in sorted(online - connected):
+        verdict.fault("ghosts", f"{name!r} is online without a socket")
+    for name in sorted(connected - online):
+        verdict.fault("ghosts", f"{name!r} has a socket and is not online")
+    for device in devices:
+        if device.client.gone is None and not device.connected:
+            verdict.fault("other", f"{device.client.client_id!r} does not get a connection")
+    for chan, count in await helper.get_chan_list():
+        members = await helper.get_chan_client_list(chan)
+        if len(members) != count or not set(members) <= online:
+            verdict.fault("ghosts", f"{chan!r}: {count} members counted, {len(members)} listed, not all of them online")
+    for text in await asyncio.to_thread(_left_behind, world):
+        verdict.fault("ghosts", text)
+
+
+def _left_behind(world: World) -> list[str]:
+    """Records of boots that are no more, and receipts that nobody decided."""
+    found = []
+    with world.redis.client() as client:
+        leases = {value.split(b"\n")[0] for value in client.hgetall("{im}:servers").values()}
+        for key in ("{im:0}:boots", "{im:0}:dying"):
+            for boot in client.smembers(key):
+                if boot not in leases:
+                    found.append(f"{key} names a boot without a lease")
+        for kind in ("bs", "bp", "wake"):
+            for key in client.scan_iter(match=f"{{im:0}}:{kind}:*", count=1000):
+                if key.rsplit(b":", 1)[1] not in leases and kind != "wake":
+                    found.append(f"{kind} of a boot without a lease is left")
+        for key in client.scan_iter(match="{im:0}:pend:*", count=1000):
+            found.append(f"{key!r}: receipts that nobody decided")
+        if client.zcard("{im:0}:due"):
+            found.append("receipts are still due")
+    return found

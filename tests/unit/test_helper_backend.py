@@ -1,0 +1,183 @@
+# What both ways to Redis decide without I/O: the wire form, what errors mean, routes, pauses, unasync's rewriting.
+# The replies quoted are those of Redis 7.0 and Valkey 9.
+
+import asyncio
+import threading
+
+import hiredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import ResponseError
+
+from imhelper._backend import _work_aio, _work_blocking
+from imhelper._backend.common import (
+    Call,
+    Routes,
+    Verdict,
+    backoff,
+    connection_settings,
+    judge,
+    may_pass,
+    pack,
+    parse_cluster_slots,
+    parse_info,
+    redirect_of,
+    refused,
+)
+from imhelper.core.redis_url import Address, parse_redis_url
+from imhelper.core.scripts import load
+from imhelper.errors import RedisUnavailableError
+
+
+def error_of(line: str) -> Exception:
+    """The exception that redis-py makes of an error reply."""
+    from redis._parsers.base import BaseParser
+
+    made: Exception = BaseParser.parse_error(line)  # type: ignore[no-untyped-call]
+    return made
+
+
+@given(st.lists(st.one_of(st.binary(max_size=50), st.text(max_size=50), st.integers()), min_size=1, max_size=6))
+def test_commands_are_packed_as_redis_reads_them(args):
+    encodable = [a.encode("utf-8", "replace").decode() if isinstance(a, str) else a for a in args]
+    reader = hiredis.Reader()
+    reader.feed(pack(encodable))
+    assert reader.gets() == [a if isinstance(a, bytes) else str(a).encode() for a in encodable]
+    assert reader.gets() is False
+
+
+def test_a_script_call_names_its_tag_as_its_only_key():
+    script = load("mint")
+    assert Call(3, ("a",), script).command("im") == ("EVALSHA", script.sha, 1, "{im:3}", "a")
+    assert Call(None, (1,), script).command("im") == ("EVALSHA", script.sha, 1, "{im}", 1)
+    assert Call(3, ("GET", "k")).command("im") == ("GET", "k")
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("MOVED 3999 127.0.0.1:6381", Verdict.MOVED),
+        ("ASK 3999 127.0.0.1:6381", Verdict.ASK),
+        ("NOSCRIPT No matching script.", Verdict.LOAD),
+        ("READONLY You can't write against a read only replica.", Verdict.ELSEWHERE),
+        ("LOADING Redis is loading the dataset in memory", Verdict.WAIT),
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Verdict.WAIT),
+        ("CLUSTERDOWN The cluster is down", Verdict.WAIT),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", Verdict.WAIT),
+        ("BUSY Redis is busy running a script.", Verdict.WAIT),
+        ("OOM command not allowed when used memory > 'maxmemory'.", Verdict.REFUSED),
+        ("NOAUTH Authentication required.", Verdict.REFUSED),
+        ("WRONGPASS invalid username-password pair or user is disabled.", Verdict.REFUSED),
+        ("NOPERM this user has no permissions to run the 'eval' command", Verdict.REFUSED),
+        ("ERR unknown command 'X'", Verdict.REFUSED),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", Verdict.REFUSED),
+    ],
+)
+def test_what_an_error_reply_means(line, verdict):
+    assert judge(error_of(line)) is verdict
+
+
+def test_refusals_say_what_is_wrong():
+    for line, text in (
+        ("OOM command not allowed", "out of memory"),
+        ("WRONGPASS invalid", "password"),
+        ("NOPERM no", "permission"),
+        ("MISCONF Redis is configured to save", "save to its disk"),
+        ("ERR odd", "refused a command"),
+    ):
+        error = refused(error_of(line))
+        assert isinstance(error, RedisUnavailableError) and text in str(error)
+    already = RedisUnavailableError("x")
+    assert refused(already) is already
+
+
+def test_only_a_refused_login_ends_the_search_for_a_server():
+    assert may_pass(LostConnection("reset")) and may_pass(OSError()) and may_pass(TimeoutError())
+    assert may_pass(error_of("LOADING x")) and may_pass(error_of("READONLY x"))
+    assert not may_pass(error_of("WRONGPASS x")) and not may_pass(error_of("NOPERM x"))
+    assert not may_pass(error_of("ERR DB index is out of range")) and not may_pass(RedisUnavailableError("x"))
+
+
+@pytest.mark.parametrize("of", [error_of, ResponseError])
+def test_redirects(of):
+    asked = Address("asked", 1)
+    assert redirect_of(of("MOVED 3999 127.0.0.1:6381"), asked) == Address("127.0.0.1", 6381)
+    assert redirect_of(of("ASK 3999 :6381"), asked) == Address("asked", 6381)
+    assert redirect_of(of("MOVED 3999 2001:db8::1:6381"), asked) == Address("2001:db8::1", 6381)
+
+
+def test_routes_follow_the_ranges_of_the_cluster():
+    reply = [[0, 8191, [b"a", 1, b"id"], [b"replica", 9, b"id"]], [8192, 16000, [b"", 2, b"id"]]]
+    routes = Routes("im", parse_cluster_slots(reply, Address("asked", 7)))
+    for group in (None, *range(16)):
+        slot = key_slot(b"{im}" if group is None else f"{{im:{group}}}".encode())
+        expected = Address("a", 1) if slot <= 8191 else Address("asked", 2) if slot <= 16000 else None
+        assert routes.address(group) == expected
+
+
+@given(st.integers(min_value=-5, max_value=10_000))
+def test_pauses_grow_and_are_bounded(failures):
+    assert 0 <= backoff(failures) <= 1
+    assert (backoff(failures) == 0) == (failures <= 0)
+
+
+def test_info_is_read():
+    assert (
+        parse_info(b"# Memory\r\nused_memory:1\r\nmaxmemory_policy:noeviction\r\n")["maxmemory_policy"] == "noeviction"
+    )
+
+
+def test_connection_settings_read_credentials_each_time():
+    passwords = iter(["one", "two"])
+    config = parse_redis_url("rediss://u@h/3", password=lambda: next(passwords), ssl_ca_certs="/ca")
+    for password in ("one", "two"):
+        kind, settings = connection_settings(config, config.addresses[0], sentinel=False, connect_timeout=1)
+        assert (kind, settings["username"], settings["password"], settings["db"]) == ("tls", "u", password, 3)
+        assert settings["ssl_ca_certs"] == "/ca" and settings["ssl_cert_reqs"] == "required"
+    kind, settings = connection_settings(config, config.addresses[0], sentinel=True, connect_timeout=1)
+    assert (settings["password"], settings["db"]) == (None, 0)
+
+
+async def test_asyncio_callers_of_one_flight_share_its_run_and_its_error():
+    flight, runs = _work_aio.SingleFlight(), []
+
+    async def work() -> None:
+        runs.append(1)
+        await asyncio.sleep(0.01)
+        raise RedisUnavailableError("down")
+
+    outcomes = await asyncio.gather(*(flight.run(work) for _ in range(5)), return_exceptions=True)
+    assert len(runs) == 1 and all(isinstance(o, RedisUnavailableError) for o in outcomes)
+    with pytest.raises(RedisUnavailableError):
+        await flight.run(work)
+    assert len(runs) == 2
+
+
+async def test_an_asyncio_worker_stops_when_asked_and_reports_its_error(caplog):
+    worker = _work_aio.Background("worker", lambda: worker.pause(60))
+    worker.start()
+    await worker.stop()
+    assert worker.stopping and not caplog.records
+
+    async def fail() -> None:
+        raise RuntimeError("broken")
+
+    failing = _work_aio.Background("failing", fail)
+    failing.start()
+    await failing.stop()
+    assert "failing ended with an error" in caplog.text
+
+
+def test_a_blocking_worker_stops_when_asked_and_reports_its_error(caplog):
+    before = threading.active_count()
+    worker = _work_blocking.Background("worker", lambda: worker.pause(60))
+    worker.start()
+    worker.stop()
+    assert worker.stopping and not caplog.records and threading.active_count() == before
+    failing = _work_blocking.Background("failing", lambda: 1 / 0)  # type: ignore[arg-type]
+    failing.start()
+    failing.stop()
+    assert "failing ended with an error" in caplog.text

@@ -1,0 +1,213 @@
+# The hot path without Redis: entries of a slot's log in, frames on stand-in transports out.
+# What matters: order, jumps that are told, and a plain socket's position that never claims what was not handed over.
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imhelper.core.position import StreamId
+from imserver.entries import Fields
+from imserver.fanout import Fanout
+from imserver.socket import CLOSING, OPEN, Socket
+from imserver.state import Slot
+from imserver.stats import Stats
+from imserver.waiting import until
+
+
+class Transport:
+    """Keeps frames; `unsent` is what the kernel has not taken, which grows with each write until `flush`."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.unsent = 0
+
+    def write(self, data: bytes) -> None:
+        self.out.append(data)
+        self.unsent += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.out)
+
+
+class Live(Socket):
+    """A live socket; closing it only marks it."""
+
+    __slots__ = ("pipe",)
+
+    def __init__(self, slot: Slot, client: bytes, envelope: bool = False) -> None:
+        super().__init__(cast(Any, None))
+        self.state, self.envelope = OPEN, envelope
+        self.pipe = Transport()
+        self.transport = cast(Any, self.pipe)
+        self.safe = slot.id
+        self.member = slot.enter(self, client)
+        slot.promote(self, {})
+
+    @property
+    def sid(self) -> bytes:
+        return b"boot." + self.member.client
+
+    def close(self, code: int, reason: str = "") -> None:
+        if self.state == OPEN:
+            self.pipe.write(b"<%d>" % code)
+            self.state = CLOSING
+            self.member.slot.exit(self)
+
+
+class World:
+    """A slot at entry 10 and a fan-out that runs."""
+
+    def __init__(self) -> None:
+        self.slot = Slot(3, 0, b"key", StreamId(1, 10))
+        self.gaps: list[int] = []
+        self.acks: list[tuple[bytes, int, int]] = []
+        self.fanout = Fanout(
+            Stats(),
+            {0: b"9."},
+            lambda: 0.0,
+            lambda slot, client, lo, hi: self.acks.append((client, lo, hi)),
+            lambda slot: self.gaps.append(slot.n),
+        )
+
+    async def dispatch(self, *entries: Fields, first: int = 11, at_once: bool = True) -> None:
+        """Let the fan-out work off these entries: in one batch, or one by one."""
+        task = asyncio.create_task(self.fanout.run())
+        numbered = [(b"1-%d" % (first + i), f) for i, f in enumerate(entries)]
+        for batch in [numbered] if at_once else [[entry] for entry in numbered]:
+            self.fanout.offer(self.slot, batch)
+            assert await until(lambda: not self.fanout.busy and not self.slot.queue, 5)
+        task.cancel()
+
+
+def message(to: bytes, payload: bytes, receipt: bytes = b"0") -> Fields:
+    return [b"m", b"id", b"f", b"s", b"t", b"t", b"r", receipt, b"c", to, b"p", payload]
+
+
+def channel(chan: bytes, payload: bytes) -> Fields:
+    return [b"c", b"id", b"f", b"s", b"t", b"t", b"h", chan, b"p", payload]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_client_sees_its_entries_in_order_whatever_their_kind(at_once):
+    world = World()
+    plain, other = Live(world.slot, b"me"), Live(world.slot, b"you", envelope=True)
+    await world.dispatch(
+        message(b"me\nyou", b"A"),
+        [b"j", b"x", b"c", b"me"],
+        channel(b"x", b"B"),
+        message(b"you", b"-"),
+        [b"r", b"i", b"f", b"you", b"c", b"me", b"s", b"d", b"t", b"t", b"p", b"C"],
+        [b"l", b"x", b"c", b"a\nme"],
+        channel(b"x", b"no"),
+        message(b"me", b"D"),
+        at_once=at_once,
+    )
+    assert plain.pipe.text == b'\x81\x01A\x81\x01B\x81\x25{"content":"C","receipt":"delivered"}\x81\x01D'
+    assert plain.pipe.text.count(b"no") == 0
+    assert b'"pos":"9.1-11"' in other.pipe.out[0] and b'"pos":"9.1-14"' in other.pipe.text
+    assert (world.slot.n, world.slot.id, world.gaps) == (18, b"1-18", [])
+    if at_once:
+        assert len(plain.pipe.out) == 1, "a burst leaves in one write"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_jump_is_told_once_and_the_entry_after_it_goes_on(at_once):
+    world = World()
+    socket = Live(world.slot, b"me")
+    await world.dispatch(message(b"me", b"A"), first=11, at_once=at_once)
+    await world.dispatch(message(b"me", b"B"), message(b"me", b"C"), first=15, at_once=at_once)
+    assert world.gaps == [11]
+    assert socket.pipe.text == b"\x81\x01A\x81\x01B\x81\x01C"
+
+
+@pytest.mark.parametrize(
+    "bad", [[b"m", b"id"], [b"m"], [b"c", b"id", b"f"], [b"l", b"x", b"c"], [b"zz", b"y"]], ids=str
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_entry_that_cant_be_read_stops_nothing(bad, at_once):
+    world = World()
+    socket = Live(world.slot, b"me")
+    await world.dispatch(message(b"me", b"A"), bad, message(b"me", b"B"), at_once=at_once)
+    assert socket.pipe.text == b"\x81\x01A\x81\x01B"
+    assert world.slot.n == 13
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+async def test_what_came_before_a_close_is_written_before_it(envelope):
+    world = World()
+    socket = Live(world.slot, b"me", envelope)
+    await world.dispatch(message(b"me", b"AAA"), [b"d", b"me", b"s", b"why"], message(b"me", b"BBB"))
+    assert socket.pipe.text.endswith(b"<4500>")
+    assert b"AAA" in socket.pipe.text and b"BBB" not in socket.pipe.text
+
+
+async def test_a_disconnect_spares_sockets_that_were_opened_after_it():
+    world = World()
+    old, new = Live(world.slot, b"me"), Live(world.slot, b"me")
+    old.joined, new.joined = 10, 11
+    await world.dispatch([b"d", b"me", b"s", b""])
+    assert old.state == CLOSING and new.state == OPEN
+
+
+async def test_an_evict_closes_the_one_socket_that_it_names():
+    world = World()
+    socket, other = Live(world.slot, b"me"), Live(world.slot, b"you")
+    await world.dispatch([b"e", b"boot.you", b"c", b"me"], [b"e", b"boot.me", b"c", b"me"])
+    assert socket.pipe.text == b"<4502>" and other.state == OPEN
+
+
+async def test_a_receipt_is_acked_at_once_for_plain_and_awaited_for_envelope():
+    world = World()
+    plain, envelope = Live(world.slot, b"me"), Live(world.slot, b"you", envelope=True)
+    plain.floor = 4
+    await world.dispatch(message(b"me\nyou", b"A", b"1"), message(b"me\nyou", b"B"))
+    assert world.acks == [(b"me", 4, 11)]
+    assert (plain.member.pending, envelope.member.pending) == (0, 11)
+
+
+STEPS = st.lists(st.sampled_from(["me", "you", "chan", "evict", "gap", "flush", "batch"]), max_size=30)
+
+
+@given(STEPS)
+async def test_a_plain_sockets_position_never_claims_what_the_kernel_has_not_taken(steps):
+    world = World()
+    socket = Live(world.slot, b"me")
+    world.slot.join(b"me", b"x", 5)
+    batch: list[Fields] = []
+    written: list[int] = []
+    n = 10
+
+    async def work() -> None:
+        nonlocal batch
+        if batch:
+            await world.dispatch(*batch, first=n - len(batch) + 1)
+        batch = []
+
+    for step in steps:
+        if step in ("flush", "batch", "gap"):
+            await work()
+            if step == "flush":
+                socket.pipe.unsent = 0
+                world.slot.stalled.discard(socket)
+                written.clear()
+            if step == "gap":
+                n += 5
+            continue
+        n += 1
+        if step in ("me", "chan"):
+            written.append(n)
+        kinds = {"me": message(b"me", b"A"), "you": message(b"you", b"A"), "chan": channel(b"x", b"A")}
+        batch.append(kinds.get(step, [b"e", b"boot.you", b"c", b"you"]))
+    await work()
+    # As the hub does when a socket leaves: before what is unsent, or at the cursor.
+    position = int((socket.safe if socket.pipe.unsent else world.slot.id)[2:])
+    assert position < min(written, default=10**9)
+    assert (socket in world.slot.stalled) == bool(socket.pipe.unsent), "what a lost connection goes by"
+    assert world.fanout.fresh == []
