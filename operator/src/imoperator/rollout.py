@@ -74,7 +74,10 @@ def plan(
     highest = max((p.ordinal + 1 for p in seen.pods), default=0)
     if work.template != template:
         # All ordinals are below the partition, or the controller would replace pods that hold clients.
-        return Plan(work.replicas, max(highest, work.replicas), rolling=True, waiting="the new template is applied")
+        most = max(highest, work.replicas)
+        count = sum(p.ordinal < wanted for p in seen.pods)
+        leaving = _still_leaving(seen)
+        return Plan(work.replicas, most, leaving, rolling=True, outdated=count, waiting="the new template is applied")
     outdated = [p for p in seen.pods if p.revision != work.update_revision]
     kept_outdated = [p for p in outdated if p.ordinal < wanted]
     active = _admitted(seen, view)
