@@ -11,7 +11,7 @@ from time import monotonic
 
 from lightkube import ApiError
 
-from imhelper.core.topology import ACTIVE
+from imhelper.core.topology import ACTIVE, Topology
 from imhelper.errors import ImError, RedisUnavailableError
 
 from .access import MissingReference, digests_of, read_access
@@ -240,9 +240,13 @@ class Keeper:
 
     async def _publish(self, cluster: Cluster, seen: Seen, view: RedisView, steps: Plan, redis: Redis) -> RedisView:
         admitted = self._admitted or {}
-        new = next_topology(
-            cluster, seen, view, steps.leaving, admitted=admitted, rolling=steps.rolling, groups=redis.groups
-        )
+        if view.topology is None and redis.remembered is not None:
+            # Redis lost it. What changed meanwhile is found by comparing with it, as ever.
+            new: Topology | None = redis.remembered
+        else:
+            new = next_topology(
+                cluster, seen, view, steps.leaving, admitted=admitted, rolling=steps.rolling, groups=redis.groups
+            )
         if new is not None:
             published = await redis.publish(new, view)
             if published is None:

@@ -72,6 +72,8 @@ class Redis:
         self.link = Link(config, prefix=access.prefix, timeout=TIMEOUT)
         self._beats = Beats()
         self._topology: Topology | None = None
+        self.remembered: Topology | None = None
+        """The topology that was last in force, also when Redis has lost it."""
         self._renewed = float("-inf")
 
     def _password(self) -> str:
@@ -131,7 +133,7 @@ class Redis:
         if not epoch:
             self._topology = None
         elif record:
-            self._topology = Topology.from_json(record, int(epoch))
+            self._topology = self.remembered = Topology.from_json(record, int(epoch))
         leases = parse_leases(flat, int(now_ms))
         dead = self._beats.observe(monotonic(), leases, expected, lease_seconds)
         return RedisView(self._topology, leases, dead)
@@ -139,7 +141,8 @@ class Redis:
     async def publish(self, new: Topology, view: RedisView) -> Topology | None:
         """Put a topology in force; None when somebody was faster or the right to publish is lost."""
         old = view.topology
-        highest = max((int(at.report.get("epoch", 0)) for at in view.leases.values()), default=0)
+        epochs = [int(at.report.get("epoch", 0)) for at in view.leases.values()]
+        highest = max([*epochs, self.remembered.epoch if self.remembered else 0])
         reply = await self.link.eval(
             *(scripts.load("publish"), None, "operator", self._uid, self._instance),
             *(old.epoch if old else "", highest, new.to_json()),
@@ -147,7 +150,7 @@ class Redis:
         if not reply[0]:
             self._renewed = float("-inf")
             return None
-        self._topology = new.with_epoch(int(reply[1]))
+        self._topology = self.remembered = new.with_epoch(int(reply[1]))
         return self._topology
 
     @property

@@ -149,16 +149,18 @@ def _step(
         partition = max(partition, min(work.partition, replicas))
     free = [p for p in outdated if p.ordinal >= partition]
     pending = [i for i in range(partition, min(replicas, target)) if i not in active]
-    leaving |= {p.name for p in free}
-    victim = next((p for p in sorted(outdated, key=_top) if p.draining_since is not None), None)
+    # What is empty stays so until it is replaced, also when a higher ordinal has to go first.
+    leaving |= {p.name for p in outdated if p in free or p.name in done}
+    open_ones = sorted((p for p in outdated if p.name not in done and p not in free), key=_top)
+    victim = next((p for p in open_ones if p.draining_since is not None), None)
     waiting = ""
     if pending:
         waiting = f"server {cluster.key.name}-{pending[-1]} is not ready yet"
     elif hold:
         waiting = "the roll-out is held"
-    elif victim is None and kept_outdated:
-        victim = min(kept_outdated, key=_top)
-    if victim is not None and (not hold or victim.name in done):
+    elif victim is None and open_ones:
+        victim = open_ones[0]
+    if victim is not None and not hold:
         leaving.add(victim.name)
         waiting = waiting or f"server {victim.name} is emptied"
     late = {
