@@ -1,4 +1,4 @@
-# Clients and a business service inside the cluster, for the e2e tests: run by the imserver image, with this file mounted.
+# Clients and a business service inside the cluster, for the e2e tests; the imserver image runs it, mounted.
 # Every client counts what it gets and follows `move` and close codes as the browser client does.
 #
 #   python traffic.py --clients 3 --rate 50     3 clients a slot, 50 messages a second; report in /tmp/report.json
@@ -13,11 +13,12 @@ from collections import Counter
 from pathlib import Path
 from zlib import crc32
 
-from imhelper import ImHelper
-from imhelper.errors import ImError, RedisUnavailableError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
+
+from imhelper import ImHelper
+from imhelper.errors import ImError, RedisUnavailableError
 
 REPORT, STOP = Path("/tmp/report.json"), Path("/tmp/stop")
 ENVELOPE = Subprotocol("imcluster.v1.json")
@@ -58,7 +59,7 @@ class Client:
                 await asyncio.sleep(0.2)
 
     async def _serve(self, url: str) -> str:
-        """Until the server says `move`: then the URL to go on with. The old socket is read until the new one is open."""
+        """Until the server says `move`: then the URL to go on with."""
         since = f"&since={self.pos}" if self.pos else ""
         async with connect(url + since, subprotocols=[ENVELOPE], open_timeout=10, ping_interval=None) as raw:
             hello = json.loads(await asyncio.wait_for(raw.recv(), 10))
@@ -117,28 +118,20 @@ class Traffic:
             client = self.clients[number % len(self.clients)]
             number += 1
             key = f"{client.name}-{number}"
-            if number % int(self.rate) == 0:
-                message = await self._until_accepted(
-                    lambda key=key, number=number: self.helper.send_chan_message(
-                        "biz", "room", {"n": number}, idempotency_key=key
-                    )
-                )
-                for name in self.room:
-                    self.expected[name].add(message)
-            else:
-                message = await self._until_accepted(
-                    lambda key=key, number=number, client=client: self.helper.send_message(
-                        "biz", client.name, {"n": number}, idempotency_key=key
-                    )
-                )
-                self.expected[client.name].add(message)
+            message = await self._until_accepted(client.name, number, key)
+            to_all = number % int(self.rate) == 0
+            for name in self.room if to_all else (client.name,):
+                self.expected[name].add(message)
             self.sent += 1
             await asyncio.sleep(1 / self.rate)
 
-    async def _until_accepted(self, call) -> str:
+    async def _until_accepted(self, name: str, number: int, key: str) -> str:
+        """Send to one client, and once a second to the channel; repeated with its key until Redis accepts it."""
         while True:
             try:
-                return await call()
+                if number % int(self.rate) == 0:
+                    return await self.helper.send_chan_message("biz", "room", {"n": number}, idempotency_key=key)
+                return await self.helper.send_message("biz", name, {"n": number}, idempotency_key=key)
             except RedisUnavailableError:
                 self.refused += 1
                 await asyncio.sleep(0.2)
@@ -183,7 +176,8 @@ class Traffic:
 def names(per_slot: int, slots: int = 128) -> list[str]:
     """Client ids of which every slot has equally many, so that shares of clients are shares of slots."""
     count: Counter[int] = Counter()
-    found, number = [], 0
+    found: list[str] = []
+    number = 0
     while len(found) < per_slot * slots:
         name = f"user-{number}"
         number += 1
@@ -225,8 +219,10 @@ async def main() -> None:
     traffic.sending = False
     await sender
     deadline = time.monotonic() + 20
-    while traffic.missing() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         await asyncio.sleep(0.2)
+        if not traffic.missing():
+            break
     watcher.cancel()
     traffic.write(final=True)
     await asyncio.sleep(3600)

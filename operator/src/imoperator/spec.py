@@ -283,7 +283,12 @@ class Drain:
     """How fast clients are moved away from a server that leaves."""
 
     sockets_per_second: float = at(
-        "WebSockets moved a second; more when the timeout would not do.", 200.0, minimum=0.1, maximum=1000000
+        "WebSockets moved a second; more when the timeout would not do.",
+        200.0,
+        minimum=0.1,
+        maximum=1000000,
+        # The API server compares a whole number with the whole part of the minimum.
+        rules=(Rule("self >= 0.1", "must be at least 0.1"),),
     )
     timeout_seconds: int = at(
         "After this time, in seconds, what is still connected is closed.", 300, minimum=1, maximum=86400

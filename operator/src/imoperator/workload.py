@@ -83,7 +83,8 @@ def _redis_sources(redis: Redis) -> list[Manifest]:
 
 
 def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A number as imserver reads it: never with an exponent."""
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _server_env(server: Server) -> list[Manifest]:
