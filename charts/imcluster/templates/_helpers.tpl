@@ -21,11 +21,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "imcluster.operatorImage" -}}
-{{- printf "%s:%s" .Values.operator.image.repository (.Values.operator.image.tag | default .Chart.AppVersion) -}}
+{{- printf "%s:%v" .Values.operator.image.repository (.Values.operator.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "imcluster.imserverImage" -}}
-{{- printf "%s:%s" .Values.imserver.image.repository (.Values.imserver.image.tag | default .Chart.AppVersion) -}}
+{{- printf "%s:%v" .Values.imserver.image.repository (.Values.imserver.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* Names, whether they were given as such or as {name: …}, joined by commas. */ -}}
+{{- define "imcluster.pullSecretNames" -}}
+{{- $names := list -}}
+{{- range .Values.imagePullSecrets }}{{ $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) }}{{ end -}}
+{{- join "," $names -}}
+{{- end -}}
+
+{{- define "imcluster.pullSecrets" -}}
+{{- with include "imcluster.pullSecretNames" . }}
+imagePullSecrets:
+  {{- range splitList "," . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "imcluster.env" -}}
@@ -34,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - {name: IMOPERATOR_WATCH_NAMESPACES, value: {{ join "," .Values.watchNamespaces | quote }}}
 - {name: IMOPERATOR_IMAGE, value: {{ include "imcluster.imserverImage" . | quote }}}
 - {name: IMOPERATOR_IMAGE_PULL_POLICY, value: {{ .Values.imagePullPolicy | quote }}}
-- {name: IMOPERATOR_IMAGE_PULL_SECRETS, value: {{ join "," .Values.imagePullSecrets | quote }}}
+- {name: IMOPERATOR_IMAGE_PULL_SECRETS, value: {{ include "imcluster.pullSecretNames" . | quote }}}
 - {name: IMOPERATOR_RESYNC_SECONDS, value: {{ .Values.operator.resyncSeconds | quote }}}
 - {name: IMOPERATOR_LOG_LEVEL, value: {{ .Values.operator.logLevel | quote }}}
 - {name: IMOPERATOR_LOG_FORMAT, value: {{ .Values.operator.logFormat | quote }}}
@@ -52,4 +68,13 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* A matcher for the namespaces of the ImClusters that this installation looks after. */ -}}
+{{- define "imcluster.inNamespaces" -}}
+{{- if .Values.watchNamespaces -}}
+namespace=~"{{ join "|" .Values.watchNamespaces }}"
+{{- else -}}
+namespace!=""
+{{- end -}}
 {{- end -}}
