@@ -57,12 +57,13 @@ def _entries(
 
 
 def block_table(
-    servers: list[ServerEntry], old: Topology, preferred: Collection[str], last: Collection[str]
+    servers: list[ServerEntry], old: Topology, preferred: Collection[str], last: Collection[str], wanted: int
 ) -> tuple[int, ...] | None:
     """The table in a roll-out: what stays, stays; a leaving server's slots go as one block to the emptiest new server.
 
     `preferred` are the servers that may take a block, `last` those of them that leave again at the end, taken only
-    when no other is as empty. None when there is nobody to take the slots in this way.
+    when no other is as empty. `wanted` is how many servers there are at rest: a block that would load its taker
+    beyond their mean is spread instead. None when there is nobody to take the slots in this way.
     """
     active = {s.name: i for i, s in enumerate(servers) if s.state == ACTIVE}
     if not active or not old.table:
@@ -81,7 +82,7 @@ def block_table(
         block = homeless[name]
         takers = [n for n in active if n in preferred]
         best = min(takers, key=lambda n: (count[n], n in last, active[n]), default=None)
-        if best is not None and count[best] + len(block) <= ceil(1.1 * old.slots / len(active)) + 1:
+        if best is not None and count[best] + len(block) <= ceil(1.1 * old.slots / max(1, wanted)) + 1:
             count[best] += len(block)
             for slot in block:
                 table[slot] = active[best]
@@ -120,7 +121,7 @@ def next_topology(
         revision = seen.workload.update_revision if seen.workload else ""
         updated = {p.name for p in seen.pods if p.revision == revision}
         surge = {p.name for p in seen.pods if p.ordinal >= cluster.spec.replicas}
-        table = block_table(servers, old, updated, surge)
+        table = block_table(servers, old, updated, surge, cluster.spec.replicas)
     if table is None:
         table = plan_table(servers, old, slots)
     new = Topology(old.epoch if old else 0, slots, groups, tuple(servers), table, limits_of(cluster))

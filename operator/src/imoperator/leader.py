@@ -22,6 +22,8 @@ RENEW_SECONDS = 2.0
 # A leader that could not renew for so long stops; the others wait for DURATION_SECONDS.
 STOP_SECONDS = 10.0
 CALL_SECONDS = 5.0
+# By then Helm has removed the operator that was uninstalled; one that finds its mark at the start was installed anew.
+ANEW_SECONDS = 30.0
 UNINSTALLING = "uninstalling"
 
 
@@ -32,6 +34,7 @@ class Elector:
         self._client, self._namespace, self._name, self._identity = client, namespace, name, identity
         self._seen: tuple[str, str] | None = None
         self._seen_at = 0.0
+        self._anew: bool | None = None
         self._renewed = float("-inf")
         self.tried = monotonic()
         """When the Lease was last asked for, with any outcome, on the monotonic clock."""
@@ -59,6 +62,9 @@ class Elector:
     async def _try(self) -> None:
         began = monotonic()
         lease = await self._get()
+        if self._anew is None:
+            holder = lease.spec.holderIdentity if lease is not None and lease.spec is not None else None
+            self._anew = holder == UNINSTALLING
         if lease is None:
             spec = self._spec(0)
             await self._client.create(Lease(metadata=ObjectMeta(name=self._name, namespace=self._namespace), spec=spec))
@@ -81,7 +87,10 @@ class Elector:
         seen = (spec.holderIdentity, str(spec.renewTime))
         if seen != self._seen:
             self._seen, self._seen_at = seen, monotonic()
-        return monotonic() - self._seen_at > (spec.leaseDurationSeconds or DURATION_SECONDS)
+        duration: float = spec.leaseDurationSeconds or DURATION_SECONDS
+        if self._anew and spec.holderIdentity == UNINSTALLING:
+            duration = min(duration, ANEW_SECONDS)
+        return monotonic() - self._seen_at > duration
 
     def _spec(self, transitions: int, acquired: datetime | None = None) -> LeaseSpec:
         now = datetime.now(UTC)
