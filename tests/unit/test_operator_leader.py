@@ -4,7 +4,7 @@
 import copy
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from lightkube import ApiError
 from lightkube.resources.coordination_v1 import Lease
@@ -21,7 +21,7 @@ class Leases:
 
     async def get(self, *_: Any, **__: Any) -> Lease:
         if self.lease is None:
-            raise ApiError(response=httpx.Response(404, json={"kind": "Status", "code": 404, "message": "not found"}))
+            raise ApiError(response=httpx2.Response(404, json={"kind": "Status", "code": 404, "message": "not found"}))
         return copy.deepcopy(self.lease)
 
     async def create(self, lease: Lease) -> None:
