@@ -39,9 +39,12 @@ def test_scale_2_4_2(running, record):
     began = time.monotonic()
     running.kubectl("scale", "imc", "chat", "--replicas=4")
     running.ready()
-    topology = running.status()
-    assert {s["state"] for s in topology["servers"]} == {"active"}
-    assert sorted(s["slots"] for s in topology["servers"]) == [32, 32, 32, 32]
+    servers = running.status()["servers"]
+    assert [(s["state"], s["slots"]) for s in servers] == [("active", 32)] * 4
+    up = settle(traffic)
+    nothing_lost(up)
+    traffic = running.traffic(servers=4)
+    assert traffic.report()["by_server"] == {f"chat-{i}": 96 for i in range(4)}, "URLs are spread over all servers"
     running.kubectl("scale", "imc", "chat", "--replicas=2")
     running.ready()
     seconds = time.monotonic() - began

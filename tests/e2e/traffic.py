@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from imhelper import ImHelper
-from imhelper.errors import ImError, RedisUnavailableError
+from imhelper.errors import ImError
 
 REPORT, STOP = Path("/tmp/report.json"), Path("/tmp/stop")
 ENVELOPE = Subprotocol("imcluster.v1.json")
@@ -132,7 +132,7 @@ class Traffic:
                 if number % int(self.rate) == 0:
                     return await self.helper.send_chan_message("biz", "room", {"n": number}, idempotency_key=key)
                 return await self.helper.send_message("biz", name, {"n": number}, idempotency_key=key)
-            except RedisUnavailableError:
+            except ImError:
                 self.refused += 1
                 await asyncio.sleep(0.2)
 

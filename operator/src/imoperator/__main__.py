@@ -9,10 +9,11 @@ import logging
 import os
 import sys
 
-from lightkube import ApiError, AsyncClient
+from lightkube import AsyncClient
 
 from imhelper.errors import SettingError
 
+from .api import UNANSWERED
 from .crd import chart_template, crd_yaml
 from .logs import setup_logging
 from .manager import Manager
@@ -43,7 +44,7 @@ def main() -> None:
     setup_logging(settings.log_level, settings.log_format)
     try:
         sys.exit(asyncio.run(_run(command, settings)))
-    except (ApiError, OSError) as error:
+    except UNANSWERED as error:
         logging.getLogger("imoperator").critical("%s failed: %s", command, error)
     sys.exit(EXIT_FAILED)
 

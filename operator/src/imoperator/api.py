@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 from lightkube import ApiError, AsyncClient
 from lightkube.core.resource import NamespacedResourceG
 from lightkube.generic_resource import create_namespaced_resource
@@ -35,11 +36,13 @@ from .names import (
     Key,
 )
 
-__all__ = ["ALL", "Api", "missing"]
+__all__ = ["ALL", "UNANSWERED", "Api", "missing"]
 
 log = logging.getLogger(__name__)
 
 ALL = "*"
+# What a call raises when the API server refuses it or does not answer.
+UNANSWERED = (httpx2.HTTPError, OSError, TimeoutError)
 ImCluster = create_namespaced_resource(GROUP, VERSION, KIND, PLURAL)
 HTTPRoute = create_namespaced_resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 _KINDS: dict[str, type[NamespacedResourceG]] = {

@@ -15,7 +15,7 @@ from imhelper.core.topology import ACTIVE, Topology
 from imhelper.errors import ImError, RedisUnavailableError
 
 from .access import MissingReference, digests_of, read_access
-from .api import Api
+from .api import UNANSWERED, Api
 from .children import children, drifted
 from .ending import Ending
 from .fleet import next_topology
@@ -88,7 +88,7 @@ class Keeper:
                     backoff = min(BACKOFF_MOST, backoff * 2 or TICK_SECONDS)
                     self._dirty.set()
                     self._metrics.reconcile.labels("error").inc()
-                    expected = isinstance(error, ApiError | OSError | ImError)
+                    expected = isinstance(error, (*UNANSWERED, ImError))
                     text = f"{type(error).__name__}: {error}"
                     log.warning("%s: tried again in %.0f s: %s", self._key, backoff, text, exc_info=not expected)
                 else:

@@ -13,6 +13,8 @@ from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
+from .api import UNANSWERED
+
 __all__ = ["UNINSTALLING", "Elector"]
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,8 @@ log = logging.getLogger(__name__)
 DURATION_SECONDS = 15
 RENEW_SECONDS = 2.0
 # A leader that could not renew for so long stops; the others wait for DURATION_SECONDS.
-STOP_SECONDS = 10.0
-CALL_SECONDS = 5.0
+STOP_SECONDS = 8.0
+CALL_SECONDS = 3.0
 # By then Helm has removed the operator that was uninstalled; one that finds its mark at the start was installed anew.
 ANEW_SECONDS = 30.0
 UNINSTALLING = "uninstalling"
@@ -51,7 +53,7 @@ class Elector:
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._try()
-            except (ApiError, OSError, TimeoutError) as error:
+            except UNANSWERED as error:
                 log.warning("the Lease %s/%s could not be asked for: %s", self._namespace, self._name, error)
             self.tried = monotonic()
             if self.leading != before:
@@ -121,7 +123,7 @@ class Elector:
                 if lease is not None and lease.spec is not None and lease.spec.holderIdentity == self._identity:
                     lease.spec.holderIdentity = ""
                     await self._client.replace(lease)
-        except (ApiError, OSError, TimeoutError) as error:
+        except UNANSWERED as error:
             log.info("the Lease could not be given back and runs out: %s", error)
 
     async def seize(self, seconds: int) -> None:

@@ -10,9 +10,9 @@ import time
 from time import monotonic
 
 from aiohttp import web
-from lightkube import ApiError, AsyncClient
+from lightkube import AsyncClient
 
-from .api import Api
+from .api import UNANSWERED, Api
 from .health import start_health
 from .keeper import Keeper
 from .leader import STOP_SECONDS, Elector
@@ -44,6 +44,7 @@ class Manager:
         self._keepers: dict[Key, Keeper] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._unknown = asyncio.Event()
+        self._changed = asyncio.Event()
         self._tried = monotonic()
         self._failed: list[str] = []
         self._watcher: Watcher | None = None
@@ -55,7 +56,7 @@ class Manager:
         if self._watcher is not None and not self._watcher.alive:
             found.append("kopf has ended")
         found += [f"{name} has ended" for name, task in self._main.items() if task.done()]
-        if now - self._elector.tried > 6 * STOP_SECONDS:
+        if now - self._elector.tried > 8 * STOP_SECONDS:
             found.append("the Lease is not asked for any more")
         if self._elector.leading:
             if now - self._tried > 4 * self._settings.resync_seconds + STOP_SECONDS:
@@ -70,13 +71,12 @@ class Manager:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        changed = asyncio.Event()
         health = await start_health(self._settings.port, self._metrics, self.problems)
         self._watcher = Watcher(self._settings.watch_namespaces, loop, self._mark)
         self._watcher.start()
         self._main = {
-            "the election": loop.create_task(self._elector.run(changed)),
-            "the resync": loop.create_task(self._lead(changed)),
+            "the election": loop.create_task(self._elector.run(self._changed)),
+            "the resync": loop.create_task(self._lead()),
         }
         stopped = loop.create_task(stop.wait())
         try:
@@ -105,12 +105,13 @@ class Manager:
             keeper.mark()
         else:
             self._unknown.set()
+            self._changed.set()
 
-    async def _lead(self, changed: asyncio.Event) -> None:
+    async def _lead(self) -> None:
         """While this replica leads, list all clusters now and then, and whenever an unknown one was seen."""
         while True:
-            await changed.wait()
-            changed.clear()
+            await self._changed.wait()
+            self._changed.clear()
             self._metrics.leader.set(self._elector.leading)
             if not self._elector.leading:
                 await self._drop_all()
@@ -123,7 +124,7 @@ class Manager:
     async def _resync(self) -> None:
         try:
             found = await self._api.clusters(self._settings.watch_namespaces)
-        except (ApiError, OSError) as error:
+        except UNANSWERED as error:
             log.warning("the ImClusters could not be listed: %s", error)
             return
         finally:

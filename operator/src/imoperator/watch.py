@@ -13,7 +13,7 @@ import kopf
 
 from .names import GROUP, INSTANCE, MANAGED_BY, MANAGER, PLURAL, VERSION, Key
 
-__all__ = ["Watcher"]
+__all__ = ["CHILDREN", "Watcher"]
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SERVER_TIMEOUT = 240
 CLIENT_TIMEOUT = 300
 STOP_SECONDS = 10.0
 _OURS = {MANAGED_BY: MANAGER}
-_CHILDREN = (("v1", "pods"), ("v1", "services"), ("apps", "v1", "statefulsets"))
+CHILDREN = (("v1", "pods"), ("v1", "services"), ("apps", "v1", "statefulsets"))
 
 
 class Watcher:
@@ -80,7 +80,7 @@ class Watcher:
 
         kopf.on.login(registry=registry)(login)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(changed_cluster)
-        for resource in _CHILDREN:
+        for resource in CHILDREN:
             kopf.on.event(*resource, registry=registry, labels=_OURS)(changed_child)
         return registry
 
@@ -98,6 +98,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = CLIENT_TIMEOUT
     settings.networking.request_timeout = 30.0
     # The API server leaves out what is not ours, so that a large cluster's pods never pass through here.
-    for resource in _CHILDREN:
+    for resource in CHILDREN:
         settings.watching.label_selectors[resource] = f"{MANAGED_BY}={MANAGER}"
     return settings
