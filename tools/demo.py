@@ -225,10 +225,11 @@ async def answers(port: int, path: str) -> bool:
     return await fetch(port, path) is not None
 
 
-async def slots_of(admin_port: int) -> int:
-    """How many slots the table in force gives an imserver, by its metrics; 0 while it is in none."""
-    metrics = (await fetch(admin_port, "/metrics") or "").splitlines()
-    return sum(int(float(line.split()[1])) for line in metrics if line.startswith("imserver_slots_owned "))
+async def table_of(admin_port: int) -> tuple[int, int]:
+    """The epoch of the table that an imserver follows and how many slots it gives it, by its metrics; 0 for none."""
+    samples = dict(line.rsplit(" ", 1) for line in (await fetch(admin_port, "/metrics") or "").splitlines())
+    epoch, owned = (float(samples.get(f"imserver_{name}", "0")) for name in ("topology_epoch", "slots_owned"))
+    return int(epoch), int(owned)
 
 
 async def redis_answers(url: str) -> bool:
@@ -275,13 +276,13 @@ class Demo:
         )
         await webchat.start()
         say(f"  ok {webchat.name} (pid {webchat.pid})")
-        victim = servers[min(1, len(servers) - 1)]
+        victim, leaver = servers[len(servers) // 2], servers[-1]
         say(f"\nOpen http://{HOST}:{options.port}\n")
         say(
             "Try:  1. Open it in three tabs: each is a user of its own. Join a room, talk, click a person, send a file."
         )
         say(f"      2. kill -9 {victim.pid}   ({victim.name}: its tabs carry on elsewhere, nothing is missing)")
-        say("      3. Watch the panel Servers: the killed one goes, is started again here, and tabs come back to it.")
+        say(f"      3. kill {leaver.pid}      ({leaver.name}: hands its tabs over first; both are started again)")
         say("Ctrl-C stops everything and leaves nothing behind.\n")
         async with asyncio.TaskGroup() as group:
             for child in self._children:
@@ -345,17 +346,18 @@ class Demo:
         )
 
     async def _table(self) -> None:
-        """Wait until the servers have agreed on a table that gives each of them slots."""
+        """Wait until the servers have agreed on one table that gives each of them slots."""
         options = self._options
         deadline = time.monotonic() + START_SECONDS
         while True:
             ports = range(options.admin_base_port, options.admin_base_port + options.servers)
-            slots = await asyncio.gather(*map(slots_of, ports))
-            if all(slots):
+            tables = await asyncio.gather(*map(table_of, ports))
+            slots = [owned for _, owned in tables]
+            if all(slots) and len({epoch for epoch, _ in tables}) == 1:
                 say(f"  ok table: {' + '.join(map(str, slots))} slots")
                 return
             if time.monotonic() > deadline:
-                raise DemoError(f"after {START_SECONDS:.0f} s the table gives the servers {slots} slots")
+                raise DemoError(f"no common table within {START_SECONDS:.0f} s; (epoch, slots) by server: {tables}")
             await asyncio.sleep(POLL_SECONDS)
 
     def _child(self, name: str, argv: list[str], env: Mapping[str, str], ready: Callable[[], Awaitable[bool]]) -> Child:

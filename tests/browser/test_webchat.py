@@ -58,7 +58,7 @@ async def open_tab(window: BrowserContext, webchat: WebChat, name: str = "") -> 
     """A tab that is connected and, if it has a name, known by it."""
     tab = await window.new_page()
     await tab.goto(webchat.url)
-    await expect(tab.locator("#status")).to_have_attribute("data-state", "open", timeout=15_000)
+    await expect(tab.locator("#status")).to_have_attribute("data-state", "open", timeout=30_000)
     await expect(tab.locator("#chat-subtitle")).to_contain_text("here now")
     if name:
         await rename(tab, name)
@@ -253,7 +253,7 @@ async def test_a_reload_keeps_everything_and_a_duplicated_tab_is_somebody_else(
     await say(tab, "before the reload")
     await expect(tab.locator("#log .msg-meta").last).to_contain_text("✓")
     await tab.reload()
-    await expect(tab.locator("#status")).to_have_attribute("data-state", "open", timeout=15_000)
+    await expect(tab.locator("#status")).to_have_attribute("data-state", "open", timeout=30_000)
     assert await tab.locator("#fact-id").inner_text() == own_id
     await expect(tab.locator("#chat-title")).to_have_text("Garden")
     await expect(tab.locator("#log .bubble")).to_have_text(["before the reload"])
@@ -265,12 +265,12 @@ async def test_a_reload_keeps_everything_and_a_duplicated_tab_is_somebody_else(
         say_away = {"websocketId": "someone", "channel": "Garden", "message": "while you were away"}
         await service.post("/ws/send-channelmsg", say_away)
     await tab.go_back()
-    await expect(tab.locator("#log .bubble")).to_have_text(["before the reload", "while you were away"], timeout=15_000)
+    await expect(tab.locator("#log .bubble")).to_have_text(["before the reload", "while you were away"], timeout=30_000)
 
     async with window.expect_page() as opened:
         await tab.evaluate("() => { window.open(location.href); }")
     copy = await opened.value
-    await expect(copy.locator("#status")).to_have_attribute("data-state", "open", timeout=15_000)
+    await expect(copy.locator("#status")).to_have_attribute("data-state", "open", timeout=30_000)
     assert await copy.locator("#fact-id").inner_text() != own_id
     await expect(copy.locator("#log .bubble")).to_have_count(0)
     assert await tab.locator("#fact-id").inner_text() == own_id

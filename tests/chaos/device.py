@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from imhelper.errors import ImError
-
 from tests.chaos.ledger import Client, Connection, DeviceBook, Ledger, Receipt, now
 from tests.chaos.wire import Wire
 
@@ -53,6 +52,8 @@ class Device:
         self._due = False
         self._get_url = get_url
         self._random = random.Random(seed)
+        # Some clients are deaf to `move`: the server closes their sockets when its time is over.
+        self._deaf = self._random.random() < 0.05
         self._avoid: str | None = None
         self._attempts = 0
         self._wire: Wire | None = None
@@ -223,7 +224,8 @@ class Device:
         elif kind == "move":
             if wire is self._wire:
                 self.pos = frame["pos"]
-                self._again(0.0, frame["url"])
+                if not self._deaf:
+                    self._again(0.0, frame["url"])
         else:
             self.book.alien.append(repr(frame)[:200])
 
@@ -297,8 +299,7 @@ class Device:
         if connection.closed - connection.opened > STABLE_SECONDS:
             self._attempts = 0
         if code >= 4500:
-            self.wanted = False
-            self._lost_at = None
+            self.leave()
             return
         self._avoid = wire.server if code < 4000 else None
         self._again(self._backoff(0 if code == 1012 or code >= 4000 else 1))

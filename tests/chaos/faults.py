@@ -28,6 +28,7 @@ FAULTS = {
     "redis-restart": 1,
     "redis-kill": 1,
     "redis-outage": 0.7,
+    "redis-freeze": 1,
     "client-kill": 1.5,
     "pause": 1.5,
 }
@@ -67,8 +68,7 @@ class Faults:
             task = asyncio.get_running_loop().create_task(self._make(kind))
             self._tasks.add(task)
             task.add_done_callback(self._done)
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(max(0.0, deadline - now()))
         if self._failed:
             raise self._failed[0]
@@ -91,6 +91,7 @@ class Faults:
             "redis-restart": self._redis_restart,
             "redis-kill": self._redis_kill,
             "redis-outage": self._redis_outage,
+            "redis-freeze": self._redis_freeze,
             "client-kill": self._client_kill,
             "pause": self._pause,
         }
@@ -143,11 +144,11 @@ class Faults:
         victim.busy = False
         return victim.name
 
-    def _mark_dead(self, victim: Managed) -> None:
+    def _mark_dead(self, victim: Managed, since: float | None = None) -> None:
         """From here on the server's sockets are as good as gone, whatever their clients believe."""
         for device in self._devices:
             if device.server == victim.process.url:
-                device.book.connections[-1].frozen = now()
+                device.book.connections[-1].frozen = since or now()
 
     async def _freeze(self) -> str | None:
         """SIGSTOP past the lease: it is fenced, must notice when it wakes, end, and be started again."""
@@ -171,9 +172,13 @@ class Faults:
             return None
         seconds = self._rng.uniform(0.2, 0.6) * self._lease
         self._note(f"freeze {victim.name} for {seconds:.1f} s only")
+        began = now()
         victim.process.freeze()
         await asyncio.sleep(seconds)
         victim.process.thaw()
+        if now() - began > 0.8 * self._lease:
+            # The machine was slow: this became a freeze past the lease.
+            self._mark_dead(victim, began)
         victim.busy = False
         return victim.name
 
@@ -256,6 +261,22 @@ class Faults:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(redis.start)
             # The next one comes when this one is digested: two in a row are one longer outage.
+            await asyncio.sleep(2.0)
+        finally:
+            self._redis_busy = False
+        return f"{seconds:.1f} s"
+
+    async def _redis_freeze(self) -> str | None:
+        """SIGSTOP: what it was sent meanwhile it carries out when it wakes, long after the senders gave up."""
+        if self._redis_busy:
+            return None
+        self._redis_busy = True
+        seconds = self._rng.uniform(0.3, 1.5 * self._lease)
+        self._note(f"freeze Redis for {seconds:.1f} s")
+        try:
+            self._world.redis.freeze()
+            await asyncio.sleep(seconds)
+            self._world.redis.thaw()
             await asyncio.sleep(2.0)
         finally:
             self._redis_busy = False

@@ -48,12 +48,16 @@ class Receipt:
 
 
 class DeviceBook:
-    """What one device saw. `order` holds each message once, in the order of first arrival."""
+    """What one device saw.
+
+    `order` holds each message once, in the order of first arrival; `all` each arrival with the connection's number.
+    """
 
     def __init__(self, client: int, envelope: bool) -> None:
         self.client = client
         self.envelope = envelope
         self.order: list[int] = []
+        self.all: list[tuple[int, int]] = []
         self.arrived: dict[int, float] = {}
         self.ids: dict[int, str] = {}
         self.other_ids: list[int] = []
@@ -67,6 +71,7 @@ class DeviceBook:
 
     def took(self, uid: int, message_id: str | None, current: int) -> bool:
         """A message arrived on the device's connection number `current`. False: it was seen before."""
+        self.all.append((current, uid))
         if uid in self.arrived:
             if message_id is not None and self.ids[uid] != message_id:
                 self.other_ids.append(uid)
@@ -84,6 +89,15 @@ class DeviceBook:
 
 
 @dataclass(slots=True)
+class Change:
+    """A join, leave or disconnect: it took effect somewhere in [began, ended]; if not `certain`, perhaps not at all."""
+
+    began: float
+    ended: float
+    certain: bool = True
+
+
+@dataclass(slots=True)
 class Client:
     """A client and the books of its devices. `gone` is when it left for good, if it did."""
 
@@ -92,6 +106,7 @@ class Client:
     envelope: bool
     devices: list[DeviceBook] = field(default_factory=list)
     gone: float | None = None
+    disconnects: list[Change] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -100,14 +115,6 @@ class Fault:
 
     kind: str
     target: str
-    began: float
-    ended: float
-
-
-@dataclass(slots=True)
-class Change:
-    """A join or a leave: it took effect somewhere in [began, ended]."""
-
     began: float
     ended: float
 
@@ -126,6 +133,8 @@ class Ledger:
         self.refused: dict[int, int] = defaultdict(int)
         self.closes: dict[int, int] = defaultdict(int)
         self.errors: dict[str, int] = defaultdict(int)
+        self.losses: list[float] = []
+        self.stalls: list[float] = []
         self.broken_promises: list[str] = []
         self._numbers: dict[str, int] = {}
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from imhelper import ImHelper
 from imhelper.errors import RedisUnavailableError
-
 from tests.chaos.device import Device
 from tests.chaos.ledger import Change, Client, Ledger, Send, now
 
@@ -58,7 +57,7 @@ class Traffic:
         self._memberships: set[tuple[int, str]] = set()
         self._locked: set[tuple[int, str]] = set()
         self._uid = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._running = True
         self._of_client: dict[int, list[Device]] = {}
         for device in devices:
@@ -86,21 +85,19 @@ class Traffic:
         for chan in self._chans:
             for number in self._rng.sample(range(self._count), min(12, self._count)):
                 self._spawn(self._join(number, chan))
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         """No new calls; those under way are finished."""
         self._running = False
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a business call failed", exc_info=error)
@@ -124,6 +121,8 @@ class Traffic:
             self._send(tuple({self._someone() for _ in range(rng.randint(2, 8))}), receipt=True)
         elif die < 0.93:
             self._spawn(self._publish(self._record(self._someone(), (), rng.choice(self._chans), False)))
+        elif die < 0.932:
+            self._spawn(self._disconnect(self._someone()))
         elif die < 0.975 or not self._memberships:
             self._spawn(self._join(self._someone(), rng.choice(self._chans)))
         else:
@@ -137,6 +136,8 @@ class Traffic:
     def _send(self, receivers: tuple[int, ...], receipt: bool) -> None:
         sender = self._someone()
         receivers = tuple(r for r in receivers if r != sender)
+        if not receipt and self._rng.random() < 0.05:
+            receivers = (*receivers, sender)
         if receipt and not self._ledger.clients[sender].envelope:
             # A plain client's receipt names only the payload.
             receivers = receivers[:1]
@@ -200,8 +201,11 @@ class Traffic:
         client_id = self._ledger.clients[number].client_id
         began = now()
         done: list[bool] = []
+        tries = 0
 
         async def call() -> None:
+            nonlocal tries
+            tries += 1
             if join:
                 done.append(await self._helper.join_chan(client_id, chan))
             else:
@@ -211,6 +215,9 @@ class Traffic:
             if await self._until_done(call):
                 # A leave that found nothing is one all the same: afterwards the client is no member.
                 if join and not done[-1]:
+                    # Offline now; but a try whose answer was lost may have found it online.
+                    if tries > 1:
+                        self._ledger.joins[key].append(Change(began, now(), certain=False))
                     return
                 (self._ledger.joins if join else self._ledger.leaves)[key].append(Change(began, now()))
                 (self._memberships.add if join else self._memberships.discard)(key)
@@ -218,6 +225,18 @@ class Traffic:
                 self._ledger.broken_promises.append(f"a join or leave never succeeded: {key}")
         finally:
             self._locked.discard(key)
+
+    async def _disconnect(self, number: int) -> None:
+        client = self._ledger.clients[number]
+        change = Change(now(), float("inf"))
+        client.disconnects.append(change)
+        if not await self._until_done(lambda: self._helper.disconnect(client.client_id, "chaos")):
+            self._ledger.broken_promises.append(f"a disconnect never succeeded: {client.client_id!r}")
+        change.ended = now()
+        # The user signs in again.
+        await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+        for device in self._of_client[number]:
+            self._come_back(device)
 
     # Clients that go and come.
 

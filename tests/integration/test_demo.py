@@ -113,7 +113,9 @@ async def test_the_demo_chats_mends_itself_and_leaves_nothing(demo: Callable[...
         os.kill(int(found[1]), signal.SIGKILL)
         async with open_socket(await service.server_for("a", avoid=url.split("?")[0])) as at_a:
             await service.post("/ws/send-msg", senderWebsocketId="b", receiveWebsocketId="a", message="still there")
-            assert "still there" in str(await at_a.recv())
+            # After a crash a plain socket may be given again what came in the last second.
+            while await at_a.recv() != '"still there"':
+                pass
         await asyncio.to_thread(run.wait_output, f"imserver im-{number} (pid {found[1]}) was ended by SIGKILL", 20)
         await asyncio.to_thread(run.wait_output, f"imserver im-{number} is back", 40)
 

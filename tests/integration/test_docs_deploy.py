@@ -4,6 +4,8 @@
 import asyncio
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 import redis
@@ -28,12 +30,7 @@ def guarded(spawn_redis, tmp_path):
     rule = docs.read("deploy/imcluster.acl").replace(" off resetpass ", f" on >{PASSWORD} ")
     acl = tmp_path / "users.acl"
     acl.write_text(rule)
-    settings: list[str] = []
-    for line in docs.read("deploy/redis.conf").splitlines():
-        if line and not line.startswith("#"):
-            name, _, value = line.partition(" ")
-            settings += [f"--{name}", value.strip('"')]
-    return spawn_redis(*settings, "--aclfile", str(acl))
+    return spawn_redis("--include", str(docs.ROOT / "deploy/redis.conf"), "--aclfile", str(acl))
 
 
 def _url(server) -> str:
@@ -56,6 +53,7 @@ def test_redis_takes_the_settings(guarded):
         "appendfsync": "everysec",
         "save": "",
         "timeout": "0",
+        "tcp-keepalive": "60",  # no default: it shows that the file was read
     }
     with redis.Redis(port=guarded.port, decode_responses=True) as client:
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
@@ -147,6 +145,10 @@ def _use_the_blocking_helper(guarded) -> None:
     with BlockingImHelper(_url(guarded)) as im:
         assert im.has_online("bob") is False
         im.send_message("a", "b", "text")
+    for question in (["servers"], ["topology"], ["client", "bob"], ["chan", "room"], ["slot", "1"]):
+        command = [sys.executable, "-m", "imhelper", *question, "--redis-url", _url(guarded)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), question
 
 
 def test_other_keys_and_other_commands_are_refused(guarded):

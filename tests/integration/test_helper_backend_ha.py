@@ -45,14 +45,16 @@ async def make_link(request):
 
 
 @pytest.fixture
-def cluster(spawn_redis):
+def redis_cluster(spawn_redis):
     """Two nodes, each with half of the hash slots."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-    nodes = [spawn_redis(*options), spawn_redis(*options)]
+    # The bus's default port, 10,000 above, may be taken by an outgoing connection of the machine.
+    buses = [free_port(), free_port()]
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
+    nodes = [spawn_redis(*options, str(bus)) for bus in buses]
     nodes[0].command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
     nodes[1].command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
     nodes[1].command("CLUSTER", "SET-CONFIG-EPOCH", 2)
-    nodes[0].command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port)
+    nodes[0].command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, buses[1])
 
     def joined() -> bool:
         return all(
@@ -66,48 +68,48 @@ def cluster(spawn_redis):
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
-async def test_a_cluster_is_recognised_and_its_groups_are_spread(cluster, make_link, scheme):
-    link = make_link(cluster[0].url.replace("redis", scheme, 1))
+async def test_a_cluster_is_recognised_and_its_groups_are_spread(redis_cluster, make_link, scheme):
+    link = make_link(redis_cluster[0].url.replace("redis", scheme, 1))
     await call(link.ready)
     assert link.groups == 16
     replies = await call(link.gather, [Call(g, (str(g),), WRITE) for g in ALL_GROUPS] + [Call(None, ("g",), ECHO)])
     assert replies == [str(g).encode() for g in ALL_GROUPS] + [b"g"]
-    sizes = [await asyncio.to_thread(node.command, "DBSIZE") for node in cluster]
+    sizes = [await asyncio.to_thread(node.command, "DBSIZE") for node in redis_cluster]
     assert sum(sizes) == 16 and min(sizes) > 0
 
 
-async def test_a_slot_that_moves_is_followed(cluster, make_link):
-    link = make_link(cluster[1].url)
+async def test_a_slot_that_moves_is_followed(redis_cluster, make_link):
+    link = make_link(redis_cluster[1].url)
     for group in ALL_GROUPS:
         assert await call(link.eval, WRITE, group, "before") == b"before"
-    ids = [bytes(await asyncio.to_thread(n.command, "CLUSTER", "MYID")).decode() for n in cluster]
-    slot = int(await asyncio.to_thread(cluster[0].command, "CLUSTER", "KEYSLOT", "{im:3}"))
+    ids = [bytes(await asyncio.to_thread(n.command, "CLUSTER", "MYID")).decode() for n in redis_cluster]
+    slot = int(await asyncio.to_thread(redis_cluster[0].command, "CLUSTER", "KEYSLOT", "{im:3}"))
     source, target = (0, 1) if slot <= 8191 else (1, 0)
 
     def on(node: int, *arguments: Any) -> Any:
-        return cluster[node].command(*arguments)
+        return redis_cluster[node].command(*arguments)
 
     on(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
     on(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
     assert await call(link.eval, WRITE, 3, "asked") == b"asked"
     assert on(target, "DBSIZE") > 0
-    on(source, "MIGRATE", "127.0.0.1", cluster[target].port, "{im:3}:kbefore", 0, 5000)
+    on(source, "MIGRATE", "127.0.0.1", redis_cluster[target].port, "{im:3}:kbefore", 0, 5000)
     for node in (target, source):
         on(node, "CLUSTER", "SETSLOT", slot, "NODE", ids[target])
     assert await call(link.eval, WRITE, 3, "moved") == b"moved"
     assert await call(link.command, 3, "GET", "{im:3}:kbefore") == b"before"
 
 
-async def test_a_dead_node_concerns_only_its_own_groups(cluster, make_link):
-    link = make_link(cluster[0].url, timeout=1.0)
-    for node in cluster:
+async def test_a_dead_node_concerns_only_its_own_groups(redis_cluster, make_link):
+    link = make_link(redis_cluster[0].url, timeout=1.0)
+    for node in redis_cluster:
         node.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
     await call(link.gather, [Call(g, ("x",), ECHO) for g in ALL_GROUPS])
-    cluster[1].kill()
+    redis_cluster[1].kill()
     replies = await call(link.gather, [Call(g, ("y",), ECHO) for g in ALL_GROUPS])
     lost = [r for r in replies if isinstance(r, RedisUnavailableError)]
     assert lost and replies.count(b"y") == len(replies) - len(lost) > 0
-    cluster[1].start()
+    redis_cluster[1].start()
 
     async def healed() -> bool:
         return list(await call(link.gather, [Call(g, ("z",), ECHO) for g in ALL_GROUPS])) == [b"z"] * 16

@@ -16,11 +16,11 @@ from imhelper.core import keys
 from imhelper.core.slots import slot_of
 from imhelper.core.topology import Limits, ServerEntry
 from tests.integration.test_helper_backend_aio import in_child
-from tests.integration.test_helper_backend_ha import cluster
+from tests.integration.test_helper_backend_ha import redis_cluster
 from tests.support.boot import LIMITS, Boot
 from tests.support.waiting import eventually
 
-__all__ = ["cluster"]
+__all__ = ["redis_cluster"]
 pytestmark = pytest.mark.redis5
 
 
@@ -259,8 +259,8 @@ async def test_messages_sent_over_a_killed_redis_arrive_once_each(redis_server):
 
 
 @pytest.mark.parametrize("form", ["asyncio", "blocking"])
-async def test_everything_works_on_a_redis_cluster(cluster, form):
-    url = cluster[0].url.replace("redis", "redis+cluster", 1)
+async def test_everything_works_on_a_redis_cluster(redis_cluster, form):
+    url = redis_cluster[0].url.replace("redis", "redis+cluster", 1)
     [boot] = await asyncio.to_thread(serve, url, "s0")
     assert boot.groups == 16
     helper: Any = ImHelper(url) if form == "asyncio" else imhelper.sync.ImHelper(url)
@@ -324,6 +324,17 @@ async def test_where_info_is_forbidden_nothing_is_said(redis_server, caplog):
         async with ImHelper(redis_server.url, username="narrow", password="pw") as helper:
             assert await helper.prev_connect_server("ann")
     assert not caplog.records
+
+
+def test_a_subscription_left_in_another_event_loop_holds_nobody_up(redis_server):
+    serve(redis_server.url, "s0")
+    helper = ImHelper(redis_server.url)
+
+    async def subscribe() -> None:
+        await helper.event_bus(lambda c, m: None, lambda c, m: None, group="g")
+
+    asyncio.run(subscribe())
+    asyncio.run(helper.close())
 
 
 def test_one_helper_in_several_event_loops(redis_server):

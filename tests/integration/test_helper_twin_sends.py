@@ -202,6 +202,17 @@ async def test_a_subscription_may_be_closed_by_its_own_callback(twin):
     assert done == ["ann"]
 
 
+async def test_closing_the_helper_ends_its_subscriptions(twin):
+    events, online, offline = recorder()
+    subscriptions = [await twin("event_bus", online, offline, group=group) for group in (None, "g")]
+    assert not any(s.closed for s in subscriptions)
+    await twin.close(twin.helper)
+    assert all(s.closed for s in subscriptions)
+    await twin.connect("ann")
+    await asyncio.sleep(0.05)
+    assert events == []
+
+
 async def test_a_subscription_is_a_context_manager(twin):
     events, online, offline = recorder()
     subscription = await twin("event_bus", online, offline)

@@ -33,8 +33,7 @@ class Boot:
         self.limits, self.sockets = limits, 0
         self.groups, self.slots = self.link.groups, 128
         self.url = f"ws://{name}.test/ws"
-        for group in range(self.groups):
-            self.link.eval(load("boot"), group, self.boot)
+        self.incarnations = [self.link.eval(load("boot"), group, self.boot) for group in range(self.groups)]
         self.beat(first=True, **report)
 
     def beat(self, first: bool = False, **report: Any) -> None:
@@ -60,12 +59,13 @@ class Boot:
         slot = slot_of_token(token, self.slots)
         assert slot is not None
         self.sockets += 1
-        limits = self.limits
+        limits, group = self.limits, group_of(slot, self.groups)
         reply = self.link.eval(
             load("connect"),
-            group_of(slot, self.groups),
+            group,
             *(self.boot, self.sockets, token, slot, "p", "", "", limits.max_sockets_per_client),
             *(limits.retain_entries, limits.retain_bytes, int(limits.retain_seconds * 1000)),
+            self.incarnations[group],
         )
         told: bytes = reply[1] if reply[0] == b"ok" else reply[0]
         return told.decode()

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from imserver.__main__ import EXIT_SETTING
-from imserver.settings import load_settings
+from imserver.settings import load_settings, unknown_settings
 from tests.support import docs
 
 DEFAULTS = load_settings({})
@@ -48,6 +48,19 @@ def test_the_units_instances_have_names_that_are_allowed():
     variable, _, value = assignment.partition("=")
     name = value.replace("%H", "host.example.org").replace("%i", "1")
     assert load_settings({variable: name}).server_name == name
+
+
+def test_the_documented_environment_files_are_settings(tmp_path):
+    password = tmp_path / "redis-password"
+    password.write_text("secret")
+    environment: dict[str, str] = {}
+    for block in docs.blocks(docs.read("docs/deploy.md"), "ini"):
+        pairs = (line.split("=", 1) for line in block.splitlines() if not line.startswith("#"))
+        environment |= dict(pairs)
+    environment["IM_REDIS_PASSWORD_FILE"] = str(password)
+    settings = load_settings(environment)
+    assert unknown_settings(environment) == []
+    assert (settings.topology, settings.redis_username, settings.port) == ("self", "imcluster", 6001)
 
 
 def test_systemd_accepts_the_unit(tmp_path):

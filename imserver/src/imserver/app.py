@@ -153,6 +153,7 @@ class Server:
         """Wait for Redis, take the name, learn the topology, follow the logs."""
         hub = self.hub
         await self._until_answered(self.link.ready)
+        await self._until_answered(self.keeper.look)
         await self._until_answered(self.keeper.beat)
         hub.redis_up = True
         self._start("lease", self.keeper.run)

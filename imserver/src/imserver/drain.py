@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # How long the token of a `move` lives; the client is connected and acts at once.
 TOKEN_MS = 30000
+JOIN_SECONDS = 2.0
 GOING_AWAY = "server going away"
 
 
@@ -46,6 +47,8 @@ async def drain(hub: Hub, keeper: LeaseKeeper) -> None:
     hub.draining = hub.ending = True
     hub.poke()
     await tell_publisher(hub, keeper)
+    # A server that has just joined is in no table yet: better a moment's wait than clients that must ask for a URL.
+    await until(lambda: _others_listed(hub, keeper) or len(keeper.leases) < 2, JOIN_SECONDS)
     await _empty(hub, keeper)
 
 
@@ -113,6 +116,11 @@ class TableDrain:
         if self._job is not None:
             self._job.cancel()
             self._job = None
+
+
+def _others_listed(hub: Hub, keeper: LeaseKeeper) -> bool:
+    live = live_names(keeper.leases, hub.settings.lease_seconds) - {hub.settings.server_name}
+    return hub.topology is not None and any(s.name in live for s in hub.topology.servers)
 
 
 async def tell_publisher(hub: Hub, keeper: LeaseKeeper) -> None:

@@ -25,6 +25,7 @@ from .fanout import Fanout
 from .frames import PING_FRAME
 from .gate import Gate
 from .handshake import UNAUTHORIZED, Refusal, Wanted
+from .inquiry import Inquiry
 from .presence import Presence
 from .replay import Replayer
 from .settings import Settings
@@ -46,8 +47,6 @@ GATE_RATE, GATE_BURST, GATE_ROOM = 2000.0, 200.0, 4000
 GATE_SECONDS = 0.01
 # How long a request may take to arrive, and a close to be answered.
 PATIENCE_SECONDS = 10.0
-# How long a server that is asked whether it lives has to answer.
-ASK_SECONDS = 0.3
 BUSY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many handshakes at once, come again", "busy", 1)
 FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", "this server holds as many connections as it may", "full", 5)
 DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this server is going away", "draining", 1)
@@ -63,7 +62,8 @@ class Hub:
         self.stats = Stats()
         self.boot = secrets.token_hex(8)
         self.boot_raw = self.boot.encode()
-        self.buffer_bytes = settings.buffer_bytes
+        # At least one message of the largest size always fits, or each such message would end a socket.
+        self.buffer_bytes = max(settings.buffer_bytes, settings.max_payload_bytes + 4096)
         self.topology: Topology | None = None
         # The epoch that Redis held at the last beat; empty when it holds no topology (any more).
         self.epoch_in_redis = ""
@@ -84,6 +84,7 @@ class Hub:
         self.learnt = asyncio.Event()
         self.clock_offset_ms = 0.0
         self.presence = Presence(self)
+        self.inquiry = Inquiry(self)
         self.fanout = Fanout(self.stats, self.incarnation, self.clock_ms, self.presence.ack, self._slot_gap)
         self.replayer = Replayer(self.fanout, self._scan, self.presence.ack, self._gap)
         # Set by the reader that follows the group of a slot.
@@ -97,8 +98,6 @@ class Hub:
         # The numbers of sockets that Redis may record before they are open here.
         self.admitting: set[int] = set()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._questions: dict[bytes, asyncio.Task[bool]] = {}
-        self._answers: dict[bytes, asyncio.Event] = {}
 
     # What others ask.
 
@@ -190,25 +189,24 @@ class Hub:
                 scripts.load("connect"),
                 group,
                 *(self.boot, number, wanted.token, wanted.slot, mode, since_incarnation, since_id),
-                *(self.settings.max_sockets_per_client, *self.retention),
+                *(self.settings.max_sockets_per_client, *self.retention, self.incarnation[group].rstrip(b".")),
             )
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, b"")
+            # The script may run yet, even after the socket's end was told: look again once Redis answers.
+            self.presence.restore()
             _refuse(socket, NOT_READY)
             return
+        if reply[0] == b"stale":
+            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
+            self.writes_lost(group)
         if reply[0] != b"ok":
             _refuse(socket, UNAUTHORIZED if reply[0] == b"unknown" else NOT_READY)
             return
-        _, client, socket.metadata, incarnation, last, start, recovered, chans, past, pending, foreign = reply
-        if foreign:
-            start = await self._oldest(start, foreign, group)
-        if self.incarnation.get(group) != incarnation + b".":
-            # Redis lost writes and the reader has not seen it yet: nobody may join in between.
-            self.writes_lost(group)
-            self.presence.gone(group, number, b"")
-            _refuse(socket, NOT_READY)
-            return
+        _, client, socket.metadata, last, start, recovered, chans, past, pending, others = reply
+        if others:
+            start = await self.inquiry.oldest(start, others, group)
         if socket.state != ADMITTING:
             self.presence.gone(group, number, b"" if socket.envelope else start)
             return
@@ -249,39 +247,6 @@ class Hub:
             self.wake_reader(slot)
         return slot
 
-    async def _oldest(self, start: bytes, foreign: list[bytes], group: int) -> bytes:
-        """Where a plain socket starts that found others of its client: before what a dead server may have kept."""
-        for boot, pos in zip(foreign[::2], foreign[1::2], strict=True):
-            if parse_id(pos) < parse_id(start) and not await self.asks(boot, group):
-                start = pos
-        return start
-
-    async def asks(self, boot: bytes, group: int) -> bool:
-        """Ask the reader of another boot whether it lives; False when it does not answer soon. Questions are shared."""
-        question = self._questions.get(boot)
-        if question is None:
-            question = self._questions[boot] = asyncio.get_running_loop().create_task(self._ask(boot, group))
-            question.add_done_callback(lambda _: self._questions.pop(boot, None))
-        return await asyncio.shield(question)
-
-    async def _ask(self, boot: bytes, group: int) -> bool:
-        answer = self._answers[boot] = asyncio.Event()
-        try:
-            if not await self.link.eval(scripts.load("wake"), group, boot, "q", self.boot):
-                return False
-            async with asyncio.timeout(ASK_SECONDS):
-                await answer.wait()
-        except (TimeoutError, RedisUnavailableError):
-            return False
-        finally:
-            del self._answers[boot]
-        return True
-
-    def answered(self, boot: bytes) -> None:
-        """Another boot has answered a question."""
-        if boot in self._answers:
-            self._answers[boot].set()
-
     # While sockets are open.
 
     def acked_by_client(self, socket: Socket, pos: Position) -> None:
@@ -315,6 +280,8 @@ class Hub:
         for member in list(slot.members.values()):
             for socket in [s for s in member.sockets if s.live]:
                 socket.close(4002, "history was lost: reload")
+        # Those that wait for the cursor, which has just passed them by.
+        self.replayer.want(slot)
         self.writes_lost(slot.group)
 
     async def tell_loss(self, group: int) -> None:

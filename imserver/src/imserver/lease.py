@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from .observer import Observer, Silent
 
 if TYPE_CHECKING:
     from .hub import Hub
+    from .publisher import SelfPublisher
 
 __all__ = ["Fenced", "LeaseKeeper"]
 
@@ -41,7 +41,7 @@ class LeaseKeeper:
     `publish` is called after each beat with the leases that are alive, when the topology is `self`.
     """
 
-    def __init__(self, hub: Hub, publish: Callable[[dict[str, Lease]], Awaitable[None]] | None) -> None:
+    def __init__(self, hub: Hub, publish: SelfPublisher | None) -> None:
         self._hub = hub
         self._publish = publish
         self._observer = Observer(hub.settings.server_name, hub.settings.lease_seconds)
@@ -104,6 +104,15 @@ class LeaseKeeper:
         )
         return reply
 
+    async def look(self) -> None:
+        """Learn the topology before the name is taken: a server that can't serve it must not disturb the others.
+
+        Raises RedisUnavailableError, TopologyError.
+        """
+        _, epoch, record, _ = await self._hub.link.eval(scripts.load("view"), None, "")
+        if record:
+            self._learn(record, epoch)
+
     async def beat(self) -> None:
         """Renew the lease once. Raises RedisUnavailableError, Fenced, TopologyError."""
         hub = self._hub
@@ -152,6 +161,10 @@ class LeaseKeeper:
             )
         if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
             raise TopologyError("the topology's slots or groups were changed under a running server")
+        if topology.limits != hub.settings.limits and (old is None or old.limits != topology.limits):
+            log.warning(
+                "this server's settings differ from the published limits, which helpers follow: %s", topology.limits
+            )
         hub.topology = topology
         hub.learnt.set()
         hub.slots_count, hub.groups = topology.slots, topology.groups
@@ -166,6 +179,8 @@ class LeaseKeeper:
             try:
                 if await self._hub.link.eval(scripts.load("fence"), None, dead.name, dead.boot, dead.beat):
                     log.warning("server %s is dead: its sockets are reclaimed", dead.name)
+                    if self._publish is not None:
+                        await self._publish.depose(dead.boot)
                     await self.reclaim(dead.boot)
             except RedisUnavailableError as error:
                 log.warning("reclaiming %s stopped and is taken up again later: %s", dead.name, error)

@@ -29,6 +29,8 @@ RETRY_SECONDS = 0.5
 # How long the reader gets to work off what a slot's log holds more than this server has seen.
 CATCH_UP_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
+# A handshake elsewhere may have seen a socket on record just before its end was told, and ask for it this much later.
+ENDED_SECONDS = 10.0
 # A slot that lost its last client is read a little longer: clients come back.
 IDLE_SECONDS = 30.0
 
@@ -45,7 +47,11 @@ class Presence:
         self._acks: dict[int, dict[tuple[bytes, int], tuple[int, Slot]]] = {}
         self._work = asyncio.Event()
         self._restore = asyncio.Event()
+        # A position must never be on record before the receipts of what lies before it: nobody would ask for it again.
+        self._telling = asyncio.Lock()
         self._sent: dict[int, bytes] = {}
+        self._ended: dict[int, bytes] = {}
+        self._told: deque[tuple[float, list[int]]] = deque()
 
     @property
     def idle(self) -> bool:
@@ -55,7 +61,13 @@ class Presence:
     def gone(self, group: int, number: int, pos: bytes) -> None:
         """A socket that Redis may know is no more. `pos` is where a plain one was."""
         self._gone.setdefault(group, deque()).append((number, pos))
+        if pos:
+            self._ended[number] = pos
         self._work.set()
+
+    def ended(self, number: int) -> bytes | None:
+        """Where a plain socket ended, as long as somebody may have seen it on record; None for any other."""
+        return self._ended.get(number)
 
     def ack(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
         """The receipts of a client for entries lo < n <= hi are true."""
@@ -78,10 +90,11 @@ class Presence:
 
     async def flush(self) -> None:
         """Tell what is queued now. Raises RedisUnavailableError with everything untold still queued."""
-        for group in list(self._acks):
-            await self._flush_acks(group)
-        for group in list(self._gone):
-            await self._flush_gone(group)
+        async with self._telling:
+            for group in list(self._acks):
+                await self._flush_acks(group)
+            for group in list(self._gone):
+                await self._flush_gone(group)
 
     async def _flush_gone(self, group: int) -> None:
         hub, queue = self._hub, self._gone[group]
@@ -90,13 +103,15 @@ class Presence:
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
             args = [x for item in batch for x in item]
             try:
+                await self._flush_acks(group)
                 await hub.link.eval(scripts.load("close"), group, hub.boot, grace, *hub.retention, *args)
             except BaseException:
                 queue.extendleft(reversed(batch))
                 raise
+            self._told.append((monotonic() + ENDED_SECONDS, [number for number, pos in batch if pos]))
 
     async def _flush_acks(self, group: int) -> None:
-        hub, acks = self._hub, self._acks[group]
+        hub, acks = self._hub, self._acks.get(group, {})
         while acks:
             batch = [(key, acks.pop(key)) for key in list(acks)[:BATCH]]
             args = [x for (client, lo), (hi, _) in batch for x in (client, lo, hi)]
@@ -120,6 +135,9 @@ class Presence:
             except RedisUnavailableError as error:
                 log.info("positions wait for Redis: %s", error)
             now = monotonic()
+            while self._told and self._told[0][0] < now:
+                for number in self._told.popleft()[1]:
+                    self._ended.pop(number, None)
             for slot in list(self._hub.slots.values()):
                 if not slot.members and not slot.queue and now - slot.idle_since > IDLE_SECONDS:
                     del self._hub.slots[slot.number]
@@ -134,7 +152,9 @@ class Presence:
                     told.setdefault(slot.group, []).append((slot.number, position))
         for group, items in told.items():
             args = [x for item in items for x in item]
-            await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
+            async with self._telling:
+                await self._flush_acks(group)
+                await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
             self._sent.update(items)
 
     def restore(self) -> None:

@@ -42,6 +42,8 @@ class SelfPublisher:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._refused = False
+        # What this server published last: no lease reports it before the next beat, and Redis may lose it till then.
+        self._epoch = 0
         self.holder: str | None = None
 
     async def __call__(self, leases: dict[str, Lease]) -> None:
@@ -61,12 +63,13 @@ class SelfPublisher:
         if old and hub.epoch_in_redis and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
             return
         new = Topology(old.epoch if old else 0, slots, groups, new.servers, new.table, limits)
-        highest = max((int(at.report.get("epoch", 0)) for at in leases.values()), default=0)
+        highest = max([self._epoch, *(int(at.report.get("epoch", 0)) for at in leases.values())])
         reply = await hub.link.eval(
             *(scripts.load("publish"), None, "self", "self", hub.boot),
             *(hub.epoch_in_redis, highest, new.to_json()),
         )
         if reply[0]:
+            self._epoch = int(reply[1])
             log.info("published the topology: %s", ", ".join(f"{s.name} ({s.state})" for s in new.servers))
             hub.poke()
 
@@ -75,8 +78,15 @@ class SelfPublisher:
             self._refused = True
             log.error("IM_TOPOLOGY is self, but an operator owns this prefix: this server publishes nothing")
 
+    async def depose(self, boot: str) -> None:
+        """A dead server may have been the one that published: its term ends now. Raises RedisUnavailableError."""
+        await self._release(boot)
+        self._hub.poke()
+
     async def release(self) -> None:
         """Give the lease back, so that another server need not wait for its end. Raises RedisUnavailableError."""
-        await self._hub.link.eval(
-            scripts.load("publisher"), None, "release", "self", "self", self._hub.boot, TERM_MS, 0
-        )
+        await self._release(self._hub.boot)
+
+    async def _release(self, boot: str) -> None:
+        """End the term of a boot, if it is the one that holds the lease."""
+        await self._hub.link.eval(scripts.load("publisher"), None, "release", "self", "self", boot, TERM_MS, 0)

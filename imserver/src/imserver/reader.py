@@ -133,17 +133,11 @@ class Reader:
                 self.seen_once = True
                 self._hub.stats.reader_lag = monotonic() - float(value)
             elif kind == b"q":
-                self._hub.spawn(self._answer(value))
+                self._hub.spawn(self._hub.inquiry.answer(self.group, value))
             elif kind == b"a":
-                self._hub.answered(value)
+                self._hub.inquiry.answered(value)
             elif kind == b"p":
                 self._hub.poke()
-
-    async def _answer(self, boot: bytes) -> None:
-        try:
-            await self._hub.link.eval(scripts.load("wake"), self.group, boot, "a", self._hub.boot)
-        except RedisUnavailableError:
-            log.debug("an answer found Redis unavailable")
 
     async def run_canary(self) -> None:
         """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""

@@ -80,7 +80,7 @@ def _number(low: float, high: float) -> tuple[str, Callable[[str], float]]:
             raise ValueError
         return float(text)
 
-    return f"a number from {low:g} to {high:g}", parse
+    return f"a number from {low:g} to {high:.0f}", parse
 
 
 def _choice(*allowed: str) -> tuple[str, Callable[[str], str]]:

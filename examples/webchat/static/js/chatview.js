@@ -4,7 +4,7 @@
 import { byId, h, paintAvatar, sizeText, timeText } from "./dom.js";
 import { guestName } from "./identity.js";
 
-const GROUP_MS = 180_000;
+const GROUP_MS = 60_000;
 const NEAR_END_PX = 80;
 
 const STATUS = {
@@ -13,6 +13,9 @@ const STATUS = {
   delivered: ["✓✓ delivered", "delivered"],
   offline: ["✓ not online", "sent, but the receiver is not online"],
 };
+
+/** What became of these is shown at each message, not only at the last of a group. */
+const UNSETTLED = new Set(["sending", "offline", "failed"]);
 
 export class ChatView {
   #store;
@@ -95,15 +98,15 @@ export class ChatView {
   #messages(conversation) {
     const messages = conversation?.messages ?? [];
     messages.forEach((message, place) => {
-      const before = messages[place - 1];
-      const first = before === undefined || before.from !== message.from || message.at - before.at > GROUP_MS;
-      const signature = JSON.stringify([message, first]);
+      const first = !together(messages[place - 1], message);
+      const last = !together(message, messages[place + 1]);
+      const signature = JSON.stringify([message, first, last]);
       const drawn = this.#drawn[place];
       if (drawn?.signature === signature) {
         return;
       }
       const element =
-        message.type === "notice" ? h("li", { class: "notice" }, message.text) : this.#bubble(conversation, message, first);
+        message.type === "notice" ? h("li", { class: "notice" }, message.text) : this.#bubble(conversation, message, first, last);
       if (drawn === undefined) {
         this.#log.append(element);
       } else {
@@ -120,8 +123,9 @@ export class ChatView {
    * @param {any} conversation
    * @param {import("./store.js").Message} message
    * @param {boolean} first whether the sender's name stands above it
+   * @param {boolean} last whether the time stands below it
    */
-  #bubble(conversation, message, first) {
+  #bubble(conversation, message, first, last) {
     const { mine, from, name, at, type } = message;
     const body = type === "file" ? fileBody(message) : h("div", { class: "bubble" }, message.text);
     return h(
@@ -129,7 +133,9 @@ export class ChatView {
       { class: `msg${mine ? " mine" : ""}${first ? " first" : ""}`, "data-status": message.status },
       first && !mine ? h("span", { class: "msg-from" }, name || guestName(from)) : null,
       body,
-      h("span", { class: "msg-meta" }, `${timeText(at)} `, this.#status(conversation, message)),
+      last || UNSETTLED.has(message.status)
+        ? h("span", { class: "msg-meta" }, `${timeText(at)} `, this.#status(conversation, message))
+        : null,
     );
   }
 
@@ -188,6 +194,23 @@ export class ChatView {
       file.value = "";
     });
   }
+}
+
+/**
+ * @param {import("./store.js").Message | undefined} before
+ * @param {import("./store.js").Message | undefined} after
+ * @returns {boolean} whether two messages in a row belong to one group, with one name and one time
+ */
+function together(before, after) {
+  return (
+    before !== undefined &&
+    after !== undefined &&
+    before.type !== "notice" &&
+    after.type !== "notice" &&
+    before.from === after.from &&
+    before.status === after.status &&
+    after.at - before.at < GROUP_MS
+  );
 }
 
 /** @param {import("./store.js").Conversation} conversation */

@@ -12,6 +12,7 @@ import { Store } from "./store.js";
 
 const FIRST_ROOM = "General";
 const PROBLEM_MS = 6_000;
+const DRAW_MS = 250;
 
 const id = await settleId();
 let name = loadName();
@@ -61,31 +62,47 @@ function go(view) {
   }
 }
 
+/** After choosing a conversation writing comes next; not on a touch screen, where the keyboard would cover it. */
+function focusComposer() {
+  if (matchMedia("(hover: hover)").matches) {
+    drawAll();
+    byId("text").focus();
+  }
+}
+
 let drawing = false;
+/** Draws soon. Not with animation frames alone: a covered or hidden tab gets none, and its title counts all the same. */
 function draw() {
   if (drawing) {
     return;
   }
   drawing = true;
-  // Not only animation frames: a hidden tab gets none, and its title should count what is unread all the same.
-  const next = document.hidden ? (/** @type {() => void} */ run) => setTimeout(run, 200) : requestAnimationFrame;
-  next(() => {
+  const frame = requestAnimationFrame(drawNow);
+  const timer = setTimeout(drawNow, DRAW_MS);
+  function drawNow() {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
     drawing = false;
-    chat.draw();
-    drawLists(id, store, connection, (kind, target) => {
-      go("chat");
-      if (kind === "room") {
-        void report(actions.join(target));
-      } else {
-        actions.talkTo(target);
-      }
-    });
-    drawCluster(id, connection);
-    const { unread } = store;
-    document.title = `${unread ? `(${unread}) ` : ""}ImCluster chat`;
-    byId("badge-side").hidden = unread === 0;
-    byId("badge-side").textContent = String(unread);
+    drawAll();
+  }
+}
+
+function drawAll() {
+  chat.draw();
+  drawLists(id, store, connection, (kind, target) => {
+    go("chat");
+    if (kind === "room") {
+      void report(actions.join(target).then(focusComposer));
+    } else {
+      actions.talkTo(target);
+      focusComposer();
+    }
   });
+  drawCluster(id, connection);
+  const { unread } = store;
+  document.title = `${unread ? `(${unread}) ` : ""}ImCluster chat`;
+  byId("badge-side").hidden = unread === 0;
+  byId("badge-side").textContent = String(unread);
 }
 
 store.addEventListener("change", draw);
@@ -105,7 +122,7 @@ byId("room-form").addEventListener("submit", (/** @type {Event} */ event) => {
   if (room !== "") {
     byId("room").value = "";
     go("chat");
-    void report(actions.join(room));
+    void report(actions.join(room).then(focusComposer));
   }
 });
 byId("name").value = name;

@@ -138,7 +138,7 @@ export function drawCluster(self, connection) {
   byId("fact-reconnects").textContent = String(reconnects);
   const status = byId("status");
   status.dataset.state = connected ? "open" : state === "closed" ? "closed" : "connecting";
-  const text = connected ? where : state === "closed" ? "Disconnected" : "Reconnecting …";
+  const text = connected ? where : state === "closed" ? "Disconnected" : server === null ? "Connecting …" : "Reconnecting …";
   if (byId("status-text").textContent !== text) {
     byId("status-text").textContent = text;
   }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from .._backend.aio import Link
 from .._backend.common import Arg, Call
@@ -78,13 +78,20 @@ class ImHelper:
         self._view = View(link)
         self._scan = Scan(self._view)
         self._hooks: list[Callable[[SendEvent], Any]] = []
+        self._subscriptions: list[Subscription] = []
         self._sender = Sender(self._view, self._hooks)
 
     async def close(self) -> None:
-        """Close the connections. Subscriptions of `event_bus` are closed by themselves. Safe to repeat."""
+        """End the subscriptions of `event_bus` and close the connections.
+
+        Safe to repeat; a later call connects again.
+        """
+        running, self._subscriptions = self._subscriptions, []
+        for subscription in running:
+            await subscription.close()
         await self._link.close()
 
-    async def __aenter__(self) -> ImHelper:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -120,7 +127,8 @@ class ImHelper:
             slot = slot_of(client_id, topology.slots)
             token = make_token(slot)
             args = (token, self._token_ttl_ms, client_id, metadata)
-            await self._view.all([Call(group_of(slot, topology.groups), args, load("mint"))])
+            # Looked at each time, in the same round trip: a server that began to drain a moment ago is not given.
+            await self._view.all([Call(group_of(slot, topology.groups), args, load("mint"))], look=True)
             server = await self._view.choose(client_id, avoid)
             now = await self._view.topology()
             if (now.slots, now.groups) == (topology.slots, topology.groups):
@@ -265,6 +273,7 @@ class ImHelper:
         else:
             subscription = GroupSubscription(self._link, feed, online, offline, check_group(group))
         await subscription.start()
+        self._subscriptions = [s for s in self._subscriptions if not s.closed] + [subscription]
         return subscription
 
     # -- channels ---------------------------------------------------------------------------------------------------

@@ -48,4 +48,8 @@ async def ask(connection: RawConnection, patience: float | None, *args: Arg) -> 
 
 async def drop(connection: RawConnection) -> None:
     """Close without waiting for the peer. Safe to repeat."""
+    # A TLS transport would wait up to 30 s for the peer's goodbye, longer than the event loop may live.
+    writer = getattr(connection, "_writer", None)
     await connection.disconnect(nowait=True)
+    if writer is not None:
+        writer.transport.abort()

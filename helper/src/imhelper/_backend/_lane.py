@@ -20,6 +20,8 @@ __all__ = ["Lane", "Pending"]
 
 BATCH = 512
 WINDOW = 2048
+# How often a connection that owes replies is looked at before it is given up.
+LOOKS = 4
 _ASKING = pack(("ASKING",))
 
 
@@ -164,7 +166,11 @@ class Lane:
     async def _watch(self) -> None:
         """Give the connection up when replies are owed and none comes: the peer may be gone without a word."""
         patience = self._engine.connect_timeout
+        silent, progress = 0, self._progress
         while True:
-            await asyncio.sleep(patience / 4)
-            if self._owed and self._engine.loop.time() - self._progress > patience:
+            # Looks are counted, not time: a process that was stopped for long finds the replies at its next look.
+            await asyncio.sleep(patience / LOOKS)
+            silent = silent + 1 if self._owed and self._progress == progress else 0
+            progress = self._progress
+            if silent >= LOOKS:
                 raise TimeoutError(f"no reply from {self.address} for {patience:g} s")

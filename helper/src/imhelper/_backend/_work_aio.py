@@ -55,6 +55,8 @@ class SingleFlight:
         if task is None or task.done():
             self._running = {at: t for at, t in self._running.items() if not at.is_closed()}
             task = self._running[loop] = loop.create_task(_finish(work()))
+            # Its error belongs to who waits; when all of them were cancelled, nobody does.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(task)
 
 
@@ -100,6 +102,12 @@ class Background:
 
     async def stop(self) -> None:
         """Ask the work to stop and wait until it has; from inside the work itself only ask."""
+        task = self._task
+        if task is not None and (loop := task.get_loop()) is not asyncio.get_running_loop():
+            # It belongs to another event loop: that one ends it, and nobody can wait for it from here.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._stop.set)
+            return
         self._stop.set()
-        if self._task is not None and self._task is not asyncio.current_task():
-            await asyncio.wait([self._task])
+        if task is not None and task is not asyncio.current_task():
+            await asyncio.wait([task])

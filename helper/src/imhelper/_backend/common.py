@@ -4,6 +4,7 @@ The only place that knows how redis-py's errors differ between its releases."""
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
@@ -146,10 +147,18 @@ def refused(error: BaseException) -> ImError:
 
 def unanswered(config: RedisConfig, timeout: float, error: BaseException | None) -> RedisUnavailableError:
     """The error for a call that got no usable reply in time."""
-    reason = f": {error}" if error is not None and str(error) else ""
-    made = RedisUnavailableError(f"Redis at {config.describe()} did not answer within {timeout:g} s{reason}")
+    made = RedisUnavailableError(f"Redis at {config.describe()} did not answer within {timeout:g} s{_reason(error)}")
     made.__cause__ = error
     return made
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    # Early releases of redis-py drop the text of a TLS error; the error itself is still there as the context.
+    below = error.__cause__ or error.__context__
+    text = str(below) if isinstance(below, ssl.SSLError) else str(error)
+    return f": {text}" if text else ""
 
 
 def backoff(failures: int) -> float:

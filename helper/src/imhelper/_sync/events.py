@@ -125,6 +125,11 @@ class Subscription:
         self._background = Background("imhelper event bus", self._run)
         self._after: dict[int, bytes] = {}
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._background.stopping
+
     def start(self) -> None:
         """Begin: every event from now on is covered once this returns. Raises RedisUnavailableError."""
         self._after = self._feed.newest()

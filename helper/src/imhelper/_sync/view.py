@@ -67,10 +67,13 @@ class View:
         passed = self._age()
         return {name: (lease, lease.age + passed) for name, lease in self._leases.items()}
 
-    def gather(self, calls: Sequence[Call]) -> list[Any]:
-        """Make calls, as `Link.gather`; when the view is no longer fresh it is refreshed in the same round trip."""
+    def gather(self, calls: Sequence[Call], *, look: bool = False) -> list[Any]:
+        """Make calls, as `Link.gather`; a view that is no longer fresh is refreshed in the same round trip.
+
+        `look`: refresh it in any case, for the caller goes by what it says.
+        """
         now = time.monotonic()
-        if now - max(self._seen, self._asked) <= FRESH:
+        if not look and now - max(self._seen, self._asked) <= FRESH:
             return self._link.gather(calls)
         self._asked = now
         *replies, view = self._link.gather([*calls, self._question()])
@@ -82,9 +85,9 @@ class View:
                 self._seen = _NEVER
         return replies
 
-    def all(self, calls: Sequence[Call]) -> list[Any]:
+    def all(self, calls: Sequence[Call], *, look: bool = False) -> list[Any]:
         """The replies of calls, as `gather`; the first failure is raised."""
-        replies = self.gather(calls)
+        replies = self.gather(calls, look=look)
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply

@@ -1,19 +1,21 @@
 -- connect: consume a token and record the socket, all before the 101.
--- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms.
+-- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms,
+--       the incarnation that the server knows.
 -- (boot, n) names the handshake: asked again after a lost reply, it answers from what it recorded.
--- Reply: {'fenced'} | {'unknown'} |
---   {'ok', client, metadata, incarnation, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
---    receipts, {boot, position of a plain socket there, ...}}
+-- Reply: {'fenced'} | {'stale'} (the incarnation is another one: the token stays good) | {'unknown'} |
+--   {'ok', client, metadata, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
+--    receipts, {boot, n, last reported position of another plain socket of the client, ...}}
 local boot, n, token, slot, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local since_inc, since, max = ARGV[6], ARGV[7], tonumber(ARGV[8])
 retention(ARGV[9], ARGV[10], ARGV[11])
 if redis.call('SISMEMBER', T .. ':boots', boot) == 0 then return {'fenced'} end
 local sid = boot .. '.' .. n
 local inc = redis.call('GET', T .. ':inc') or '0'
+if inc ~= ARGV[12] then return {'stale'} end
 local last = redis.call('HGET', T .. ':last', slot) or '0-0'
 local known = redis.call('HGET', T .. ':bs:' .. boot, n)
 local client, start, meta
-local recovered, foreign = 0, {}
+local recovered, others = 0, {}
 
 if known then
   client = string.match(known, '^%d+\n(.*)$')
@@ -55,26 +57,31 @@ else
     end
   elseif mode == 'p' then
     -- A plain client that comes back starts where its last socket ended; one whose server is gone, but not yet
-    -- reclaimed, starts at what that server last reported. A socket on a live server is the caller's to ask about.
+    -- reclaimed, starts at what that server last reported. What is on record for a boot that may live is the caller's
+    -- to ask about: it may have ended, and Redis not know it yet.
     local gp = redis.call('HGET', T .. ':gp', client)
     if gp and before(gp, last) then start = gp end
     for i = 1, #sockets, 2 do
-      local other = string.match(sockets[i], '^(.-)%.')
+      local other, on = string.match(sockets[i], '^(.-)%.(.*)$')
       local ostart, omode = parse_socket(sockets[i + 1])
-      if omode == 'p' and other ~= boot then
+      if omode == 'p' then
         local pos = redis.call('HGET', T .. ':bp:' .. other, slot) or ostart
         if before(pos, ostart) then pos = ostart end
         if redis.call('SISMEMBER', T .. ':boots', other) == 1 then
-          foreign[#foreign + 1] = other
-          foreign[#foreign + 1] = pos
+          for _, x in ipairs({other, on, pos}) do others[#others + 1] = x end
         elseif before(pos, start) then
           start = pos
         end
       end
     end
   end
+  -- On record is the earliest place that may come of asking: this server may die before it reports another.
+  local earliest = start
+  for i = 3, #others, 3 do
+    if before(others[i], earliest) then earliest = others[i] end
+  end
   local ms = int(now_ms())
-  redis.call('HSET', T .. ':sk:' .. client, sid, start .. '\n' .. mode .. '\n' .. ms .. '\n' .. meta)
+  redis.call('HSET', T .. ':sk:' .. client, sid, earliest .. '\n' .. mode .. '\n' .. ms .. '\n' .. meta)
   redis.call('HSET', T .. ':bs:' .. boot, n, slot .. '\n' .. client)
   redis.call('ZREM', T .. ':grace', client)
   redis.call('HDEL', T .. ':gm', client)
@@ -99,7 +106,7 @@ else
 end
 
 return {
-  'ok', client, meta, inc, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
+  'ok', client, meta, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
   redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
-  redis.call('HLEN', T .. ':pend:' .. client), foreign,
+  redis.call('HLEN', T .. ':pend:' .. client), others,
 }

@@ -9,7 +9,7 @@ for i = 4, #ARGV, 3 do
   local p, position = ARGV[i], ARGV[i + 2]
   local owner, lease, cursor = unpack(redis.call('HMGET', key, 'o' .. p, 'u' .. p, 'c' .. p))
   local mine = owner == member
-  if (mine or not cursor) and position ~= '' then
+  if position ~= '' and (not cursor or (mine and before(cursor, position))) then
     cursor = position
     redis.call('HSET', key, 'c' .. p, cursor)
   elseif not cursor then

@@ -51,7 +51,7 @@ local function decide(client, id, status)
   if redis.call('HDEL', T .. ':pend:' .. client, id) == 0 then return end
   redis.call('ZREM', T .. ':due', id .. '\n' .. client)
   local key = T .. ':rp:' .. id
-  local m = redis.call('HMGET', key, 's', 'ss', 't', 'p', 'ms')
+  local m = redis.call('HMGET', key, 's', 'ss', 't', 'p')
   if not m[1] then return end
   if redis.call('HINCRBY', key, 'n', -1) <= 0 then redis.call('DEL', key) end
   if m[2] ~= '' then

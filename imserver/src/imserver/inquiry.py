@@ -1,0 +1,87 @@
+"""Where did a plain socket end that Redis still records? Asks the server that held it, and answers for the own ones.
+A server may be slower to tell Redis of a socket's end than the client is to come back; nothing may be lost by that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from imhelper.core import scripts
+from imhelper.core.position import parse_id
+from imhelper.errors import RedisUnavailableError
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Inquiry"]
+
+log = logging.getLogger(__name__)
+
+# How long a server that is asked has to answer; after that it counts as dead.
+ASK_SECONDS = 0.3
+OPEN = b"-"
+
+
+class Inquiry:
+    """Questions and answers go through the boots' wake streams, so that an answer proves that the reader lives."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._waiting: dict[tuple[bytes, bytes], list[asyncio.Future[bytes]]] = {}
+
+    async def oldest(self, start: bytes, others: list[bytes], group: int) -> bytes:
+        """Where a plain socket starts whose client has others on record.
+
+        `others` holds boot, number, last reported position of each. One that is open gets its messages itself. One
+        that has ended counts with the place where it did, or, when nobody answers for it, with the last reported one.
+        """
+        for boot, number, reported in _triples(others):
+            if parse_id(reported) < parse_id(start):
+                ended = await self._ask(boot, number, group) or reported
+                if ended != OPEN:
+                    start = min(start, ended, key=parse_id)
+        return start
+
+    async def _ask(self, boot: bytes, number: bytes, group: int) -> bytes | None:
+        if boot == self._hub.boot_raw:
+            return self._hub.presence.ended(int(number)) or OPEN
+        # Two sockets of the client may come at once: one answer serves both.
+        waiting = self._waiting.setdefault((boot, number), [])
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        waiting.append(answer)
+        try:
+            question = b"%s %s" % (self._hub.boot_raw, number)
+            if not await self._hub.link.eval(scripts.load("wake"), group, boot, "q", question):
+                return None
+            async with asyncio.timeout(ASK_SECONDS):
+                return await answer
+        except (TimeoutError, RedisUnavailableError):
+            return None
+        finally:
+            waiting.remove(answer)
+            if not waiting:
+                self._waiting.pop((boot, number), None)
+
+    async def answer(self, group: int, question: bytes) -> None:
+        """Another boot asks about a socket of this one."""
+        boot, _, number = question.partition(b" ")
+        ended = self._hub.presence.ended(int(number)) or OPEN
+        text = b"%s %s %s" % (self._hub.boot_raw, number, ended)
+        try:
+            await self._hub.link.eval(scripts.load("wake"), group, boot, "a", text)
+        except RedisUnavailableError:
+            log.debug("an answer found Redis unavailable: who asked takes this server for dead")
+
+    def answered(self, text: bytes) -> None:
+        """Another boot has answered."""
+        boot, number, ended = text.split(b" ")
+        for waiting in self._waiting.get((boot, number), ()):
+            if not waiting.done():
+                waiting.set_result(ended)
+
+
+def _triples(flat: list[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    items = iter(flat)
+    return zip(items, items, items, strict=True)

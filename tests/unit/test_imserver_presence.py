@@ -1,0 +1,94 @@
+# What a server tells Redis about its sockets, in which order: receipts before the places that they lie before.
+# The stand-in for Redis notes calls and refuses those that it is told to.
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imhelper.core.position import StreamId
+from imhelper.errors import RedisUnavailableError
+from imserver.presence import Presence
+from imserver.state import Slot
+
+
+class Link:
+    """Answers each script as Redis would that knows no pending receipts."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.refused: set[str] = set()
+
+    async def eval(self, script: Any, group: int, *args: Any) -> Any:
+        self.calls.append(script.name)
+        if script.name in self.refused:
+            raise RedisUnavailableError("gone")
+        return [0] * ((len(args) - 3) // 3)
+
+
+@pytest.fixture
+def link():
+    return Link()
+
+
+@pytest.fixture
+def slot():
+    found = Slot(5, 0, b"{im:0}:log:5", StreamId(1000, 9))
+    found.plain = 1
+    return found
+
+
+@pytest.fixture
+def presence(link, slot):
+    settings = SimpleNamespace(grace_seconds=10.0)
+    hub: Any = SimpleNamespace(link=link, slots={5: slot}, boot="b", settings=settings, retention=(1, 1, 1))
+    return Presence(hub)
+
+
+async def test_receipts_are_told_before_the_place_that_they_lie_before(presence, link, slot):
+    presence.ack(slot, b"al", 0, 9)
+    await presence._positions()
+    assert link.calls == ["ack", "positions"]
+
+
+async def test_no_place_is_told_while_a_receipt_before_it_is_not(presence, link, slot):
+    presence.ack(slot, b"al", 0, 9)
+    link.refused = {"ack"}
+    with pytest.raises(RedisUnavailableError):
+        await presence._positions()
+    assert link.calls == ["ack"]
+    link.refused.clear()
+    await presence._positions()
+    assert link.calls == ["ack", "ack", "positions"]
+
+
+async def test_a_sockets_end_is_told_after_its_receipts(presence, link, slot):
+    presence.ack(slot, b"al", 0, 9)
+    presence.gone(0, 7, b"1000-9")
+    await presence.flush()
+    assert link.calls == ["ack", "close"]
+    assert presence.idle
+
+
+async def test_what_could_not_be_told_is_told_later_and_the_end_is_known_meanwhile(presence, link):
+    presence.gone(0, 7, b"1000-9")
+    presence.gone(0, 8, b"")
+    link.refused = {"close"}
+    with pytest.raises(RedisUnavailableError):
+        await presence.flush()
+    assert not presence.idle
+    assert (presence.ended(7), presence.ended(8)) == (b"1000-9", None)
+    link.refused.clear()
+    await presence.flush()
+    assert presence.idle
+    # A handshake elsewhere may have seen it on record just before.
+    assert presence.ended(7) == b"1000-9"
+
+
+async def test_a_place_is_told_once_until_it_changes(presence, link, slot):
+    await presence._positions()
+    await presence._positions()
+    assert link.calls == ["positions"]
+    slot.id, slot.n = b"1000-10", 10
+    await presence._positions()
+    assert link.calls == ["positions", "positions"]
