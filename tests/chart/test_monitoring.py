@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,24 +25,23 @@ from imserver.settings import load_settings
 from tests.chart.charts import CHARTS, MAIN, named, objects, of_kind
 from tests.support import docs
 
-ALERTS = (
-    "RedisDown ReaderLag Gaps NearCapacity SlowConsumers ReconnectStorm RolloutStuck OperatorStale NoLeader".split()
-)
+ALERTS = ["RedisDown", "ReaderLag", "Gaps", "NearCapacity", "SlowConsumers", "ReconnectStorm"]
+ALERTS += ["RolloutStuck", "OperatorStale", "NoLeader"]
 TESTS = Path(__file__).parent / "alerts.yaml"
 RULES_ON = ("--set", "metrics.prometheusRule.enabled=true")
 METRIC = re.compile(r"\bim(?:server|operator)_\w+")
 
 
-def _dashboard():
+def _dashboard() -> Any:
     return json.loads((CHARTS / MAIN / "dashboards" / "imcluster.json").read_text("utf-8"))
 
 
-def _rules(*options):
+def _rules(*options: str) -> Any:
     (rule,) = of_kind(objects(MAIN, None, *RULES_ON, *options), "PrometheusRule")
     return rule["spec"]
 
 
-def _alerts(*options):
+def _alerts(*options: str) -> dict[str, Any]:
     return {rule["alert"]: rule for group in _rules(*options)["groups"] for rule in group["rules"]}
 
 
@@ -68,7 +68,7 @@ def _expressions() -> list[tuple[str, str]]:
     return found
 
 
-def _promtool(*arguments, folder):
+def _promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("promtool is not installed")
@@ -133,7 +133,7 @@ def test_every_alert_is_tested_for_firing_and_for_silence():
     for test in yaml.safe_load(TESTS.read_text())["tests"]:
         for one in test["alert_rule_test"]:
             outcomes.setdefault(one["alertname"], set()).add(bool(one["exp_alerts"]))
-    assert outcomes == dict.fromkeys(ALERTS, {True, False})
+    assert outcomes == {name: {True, False} for name in ALERTS}
 
 
 def test_alerts_keep_to_the_namespaces_that_are_looked_after():
