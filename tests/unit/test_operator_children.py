@@ -8,7 +8,7 @@ import pytest
 
 from imhelper.errors import SettingError
 from imoperator.access import qualified
-from imoperator.children import children, covers, drifted
+from imoperator.children import children, covers, drifted, normal
 from imoperator.model import Cluster, Defaults, Ref
 from imoperator.names import APPLIED, Key
 from imoperator.observe import read_cluster, read_pod, read_seen
@@ -181,6 +181,19 @@ def test_drift_is_what_was_taken_away_or_changed_and_not_what_others_added():
         change(edited)
         assert drifted(edited, wanted)
     assert covers({}, {"empty": "", "none": [], "nothing": {}}), "the API server leaves empty values away"
+
+
+def test_what_the_api_server_writes_in_its_own_way_is_no_drift():
+    at = cluster(podTemplate={"resources": {"requests": {"cpu": 0.5}}})
+    wanted = manifests(at)["StatefulSet", "chat"]
+    live = copy.deepcopy(wanted)
+    live["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "500m"
+    assert drifted(live, wanted)
+    applied = normal(wanted, live)
+    assert not drifted(live, wanted, applied)
+    edited = copy.deepcopy(live)
+    edited["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1"
+    assert drifted(edited, wanted, applied)
 
 
 def test_a_pod_says_why_it_does_not_run():

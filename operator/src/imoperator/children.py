@@ -10,7 +10,7 @@ from .names import API_VERSION, APPLIED, KIND, labels, selector
 from .routes import routes
 from .workload import digest
 
-__all__ = ["children", "covers", "drifted", "owned", "owner"]
+__all__ = ["children", "covers", "drifted", "normal", "owned", "owner"]
 
 
 def owner(cluster: Cluster) -> Manifest:
@@ -84,11 +84,25 @@ def covers(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
-def drifted(live: Manifest | None, wanted: Manifest) -> bool:
-    """Whether a child must be applied: it is absent, was applied from another manifest, or was edited by hand."""
+def normal(wanted: Any, live: Any) -> Any:
+    """What was wanted, as the API server has written it: the live values of the fields that were applied."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return {key: normal(value, live[key]) if key in live else value for key, value in wanted.items()}
+    if isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
+        return [normal(a, b) for a, b in zip(wanted, live, strict=True)]
+    return wanted if live is None or isinstance(wanted, dict | list) else live
+
+
+def drifted(live: Manifest | None, wanted: Manifest, applied: Manifest | None = None) -> bool:
+    """Whether a child must be applied: it is absent, was applied from another manifest, or was edited by hand.
+
+    `applied` is `normal(…)` of what was applied last, when that is known.
+    """
     if live is None:
         return True
     marks = live.get("metadata", {}).get("annotations") or {}
     if marks.get(APPLIED) != wanted["metadata"]["annotations"][APPLIED]:
         return True
+    if applied is not None and covers(applied["metadata"]["annotations"], {APPLIED: marks[APPLIED]}):
+        wanted = applied
     return not covers(live, {k: v for k, v in wanted.items() if k not in ("apiVersion", "kind")})

@@ -9,14 +9,13 @@ import time
 from dataclasses import replace
 from time import monotonic
 
-from lightkube import ApiError
-
 from imhelper.core.topology import ACTIVE, Topology
 from imhelper.errors import ImError, RedisUnavailableError
 
 from .access import MissingReference, digests_of, read_access
 from .api import UNANSWERED, Api
-from .children import children, drifted
+from .applying import Applier
+from .children import children
 from .ending import Ending
 from .fleet import next_topology
 from .metrics import Metrics
@@ -38,7 +37,6 @@ TICK_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
 BACKOFF_MOST = 30.0
 REDIS_BACKOFF_MOST = 10.0
-APPLIES_AT_ONCE = 8
 
 
 class Keeper:
@@ -53,14 +51,17 @@ class Keeper:
         self._dirty = asyncio.Event()
         self._dirty.set()
         self._looked = float("-inf")
+        # When to look again without a reason, since something failed; and how long the last pause was.
+        self._again, self._pause = float("inf"), 0.0
         self._cluster: Cluster | None = None
         self._seen: Seen | None = None
-        self._live: dict[tuple[str, str], Manifest] = {}
+        self._applier = Applier(api)
         self._digests: dict[Ref, str] = {}
         self._access: Access | None = None
         self._redis: Redis | None = None
         self._redis_wait, self._redis_next = 0.0, float("-inf")
         self._redis_problem: Problem | None = None
+        self._problem: Problem | None = None
         self._held = False
         self._admitted: dict[str, str] | None = None
         self._released: dict[str, float] = {}
@@ -101,7 +102,7 @@ class Keeper:
                     self._metrics.seconds.observe(self.passed - began)
         finally:
             self._turn.give_back(self._key)
-            self._metrics.degraded.labels(*self._key).set(0)
+            self._metrics.forget(self._key)
             await self._close()
 
     async def _wait(self, backoff: float) -> None:
@@ -133,16 +134,15 @@ class Keeper:
 
     async def _pass(self) -> bool:
         """Look, decide, act. True when the ImCluster is gone."""
-        full = self._dirty.is_set() or monotonic() - self._looked >= self._resync
+        now = monotonic()
+        full = self._dirty.is_set() or now - self._looked >= self._resync or now >= self._again
         self._dirty.clear()
-        problem: Problem | None = None
-        if full or self._cluster is None or self._seen is None:
+        problem = self._problem
+        if full:
             manifest = await self._api.cluster(self._key)
-            if manifest is None:
+            if manifest is None or self._replaced(manifest):
                 return True
-            problem = await self._look(manifest)
-            if self._cluster is None:
-                return False
+            problem = self._problem = await self._look(manifest)
         cluster, seen = self._cluster, self._seen
         if cluster is None or seen is None:
             return False
@@ -161,8 +161,21 @@ class Keeper:
         await self._drain(seen, steps)
         if view is not None and self._held and self._redis is not None:
             view = await self._publish(cluster, seen, view, steps, self._redis)
+        self._schedule(failed is not None or problem is not None)
         await self._tell(cluster, seen, view, steps, problem or failed)
         return False
+
+    def _replaced(self, manifest: Manifest) -> bool:
+        """Whether another ImCluster of the same name has come; it gets a keeper of its own."""
+        return self._cluster is not None and manifest["metadata"]["uid"] != self._cluster.uid
+
+    def _schedule(self, failed: bool) -> None:
+        """After a failure look again soon, but ever less often; what was repaired elsewhere may raise no event."""
+        if not failed:
+            self._again, self._pause = float("inf"), 0.0
+        elif monotonic() >= self._again or self._again == float("inf"):
+            self._pause = min(BACKOFF_MOST, self._pause * 2 or TICK_SECONDS)
+            self._again = monotonic() + self._pause
 
     async def _look(self, manifest: Manifest) -> Problem | None:
         key, problem = self._key, None
@@ -171,9 +184,10 @@ class Keeper:
         except ValueError as error:
             await self._refuse(manifest, str(error))
             return None
-        self._live = await self._api.children(key, routes=self._knows_routes(cluster))
+        live = await self._api.children(key, routes=self._knows_routes(cluster))
+        self._applier.observed(live)
         pods = await self._api.pods(key, selector(key.name))
-        self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, self._live)
+        self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
         self._looked = monotonic()
         self._digests = await digests_of(self._api, cluster)
         try:
@@ -295,39 +309,11 @@ class Keeper:
         if seen.workload is None and not self._held:
             # Servers on a prefix that belongs to others would fence theirs.
             wanted = [m for m in wanted if m["kind"] != "StatefulSet"]
-        first = [m for m in wanted if m["kind"] != "StatefulSet" and self._drifted(m)]
-        gate = asyncio.Semaphore(APPLIES_AT_ONCE)
-        failed = [p for p in await asyncio.gather(*(self._apply_one(m, gate) for m in first)) if p is not None]
-        for manifest in (m for m in wanted if m["kind"] == "StatefulSet" and self._drifted(m)):
-            problem = await self._apply_one(manifest, gate)
-            failed += [problem] if problem is not None else []
-        names = {(m["kind"], m["metadata"]["name"]) for m in wanted}
-        for kind, name in [at for at in self._live if at not in names and self._api.prunable(at[0])]:
-            if self._owned(self._live[kind, name], cluster):
-                log.info("%s: %s %s is no longer wanted", self._key, kind, name)
-                await self._api.remove(kind, self._key, name)
-                del self._live[kind, name]
+        changed, problem = await self._applier.apply(cluster, wanted)
+        if changed:
+            self._dirty.set()
         await self._tell_scale(cluster)
-        return failed[0] if failed else None
-
-    def _drifted(self, manifest: Manifest) -> bool:
-        return drifted(self._live.get((manifest["kind"], manifest["metadata"]["name"])), manifest)
-
-    @staticmethod
-    def _owned(manifest: Manifest, cluster: Cluster) -> bool:
-        return any(r.get("uid") == cluster.uid for r in manifest["metadata"].get("ownerReferences") or ())
-
-    async def _apply_one(self, manifest: Manifest, gate: asyncio.Semaphore) -> Problem | None:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        async with gate:
-            try:
-                self._live[kind, name] = await self._api.apply(manifest)
-            except ApiError as error:
-                self._dirty.set()
-                return Problem("ApplyFailed", f"{kind} {name}: {error}")
-        log.debug("%s: applied %s %s", self._key, kind, name)
-        self._dirty.set()
-        return None
+        return problem
 
     async def _drain(self, seen: Seen, steps: Plan) -> None:
         """Mark the pods that leave, clear those that stay, replace what its controller does not."""

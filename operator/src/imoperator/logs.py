@@ -31,3 +31,5 @@ def setup_logging(level: str, form: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # It warns that signals are not its business, which is so by intention.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ from .health import start_health
 from .keeper import Keeper
 from .leader import STOP_SECONDS, Elector
 from .metrics import Metrics
-from .names import Key
+from .names import FINALIZER, Key
 from .settings import Settings
 from .turn import Turn
 from .watch import Watcher
@@ -131,8 +131,11 @@ class Manager:
             self._tried = monotonic()
         self._metrics.resync.set(time.time())
         for manifest in found:
-            key = Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-            if key not in self._keepers:
+            metadata = manifest["metadata"]
+            key = Key(metadata["namespace"], metadata["name"])
+            # One that is going and does not wait for this operator is not its business any more.
+            going = metadata.get("deletionTimestamp") and FINALIZER not in (metadata.get("finalizers") or ())
+            if key not in self._keepers and not going:
                 self._keep(key)
 
     def _keep(self, key: Key) -> None:

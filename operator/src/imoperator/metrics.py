@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from .names import Key
+
 __all__ = ["Metrics"]
 
 
@@ -38,3 +40,8 @@ class Metrics:
             ["namespace", "name"],
             registry=self.registry,
         )
+
+    def forget(self, key: Key) -> None:
+        """A cluster is no longer looked after by this process."""
+        self.degraded.labels(*key)
+        self.degraded.remove(*key)

@@ -22,6 +22,7 @@ from imhelper.core.topology import Topology
 
 from .beats import Beats
 from .model import RedisView
+from .names import ADOPT_PREFIX
 
 __all__ = ["Access", "Redis", "Taken"]
 
@@ -123,7 +124,9 @@ class Redis:
         kind, uid = reply[1].decode(), reply[2].decode()
         if kind == "operator" and uid == self._uid:
             return False
-        whose = f"the ImCluster with uid {uid}" if kind == "operator" else "servers that run with IM_TOPOLOGY=self"
+        whose = f"the ImCluster with uid {uid} (if that is gone for good, annotate this one: {ADOPT_PREFIX}=true)"
+        if kind != "operator":
+            whose = "servers that run with IM_TOPOLOGY=self"
         raise Taken(f"prefix {self.access.prefix!r} on this Redis belongs to {whose}")
 
     async def view(self, expected: Collection[str], lease_seconds: float) -> RedisView:
