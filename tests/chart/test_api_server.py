@@ -111,3 +111,24 @@ def test_helms_whole_life(namespace, tmp_path):
     # The pods may take their time to end; nothing else may be left.
     assert set(left) <= {"pod"}
     assert "imclusters.imcluster.io" in kubectl("get", "crd", "-o", "name")
+
+
+@pytest.mark.timeout(150)
+def test_an_upgrade_keeps_what_kubectl_scale_has_set(namespace):
+    """Redis can't be reached, so that no operator of the cluster starts any server."""
+    if "imcluster.io" not in _known_groups():
+        pytest.skip("the CRD is not installed in this cluster")
+    parts = "valkey.enabled=false,webchat.enabled=false,imcluster.spec.redis.url=redis://127.0.0.1:1"
+    command = ["helm", "upgrade", "--install", "kept", str(CHARTS / DEMO), "--namespace", namespace, "--set", parts]
+
+    def spec() -> Object:
+        found: Object = get("imcluster", "kept", namespace=namespace)["spec"]
+        return found
+
+    run(*command, "--set", "imcluster.spec.replicas=2")
+    kubectl("scale", "imc/kept", "--replicas=4", "-n", namespace)
+    run(*command, "--set", "imcluster.spec.replicas=2,imcluster.spec.server.graceSeconds=12")
+    assert (spec()["replicas"], spec()["server"]["graceSeconds"]) == (4, 12)
+    run(*command, "--set", "imcluster.spec.replicas=1", "--force-conflicts")
+    assert spec()["replicas"] == 1
+    run("helm", "uninstall", "kept", "--namespace", namespace, "--wait", "--timeout=90s", timeout=100)
