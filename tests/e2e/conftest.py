@@ -3,6 +3,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.stage import IMSERVER, Stage, helm
-from tests.support.kube import kubectl, require
+from tests.support.kube import apply, kubectl, require, run
 
 ROOT = Path(__file__).resolve().parents[2]
-SYSTEM = "im-e2e-system"
 OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
 _ROWS: list[tuple[str, dict[str, Any]]] = []
 _SHOWN = ("lost", "duplicates", "disorder", "gaps", "most_moves", "highest_share", "longest_away", "seconds")
@@ -27,26 +27,37 @@ def _values(image: str, chart: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def operator() -> Iterator[str]:
-    """The namespace of the operator, which looks after all namespaces. It is uninstalled at the end."""
+def namespace() -> Iterator[str]:
+    """The one namespace that this run's operator looks after, so that it may share a cluster with other operators."""
     require("kubectl", "helm")
+    name = f"im-e2e-{secrets.token_hex(3)}"
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, namespace="default")
+    yield name
+    kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
+
+
+@pytest.fixture(scope="session")
+def operator(namespace: str) -> Iterator[str]:
+    """The namespace of the operator. It is uninstalled at the end; the CRD stays."""
+    system = f"{namespace}-system"
     values = _values(OPERATOR, "operator") + _values(IMSERVER, "imserver")
-    if "imclusters.imcluster.io" in kubectl("get", "crd", "-o", "name"):
-        # Left by an earlier installation, as it should be; Helm takes it over.
-        values += ["--take-ownership"]
-    helm(
-        *("upgrade", "--install", "e2e", str(ROOT / "charts" / "imcluster"), "--namespace", SYSTEM, *values),
-        *("--create-namespace", "--set", "operator.logFormat=text", "--wait", "--timeout", "120s"),
+    kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", "-", text=run(sys.executable, "-m", "imoperator", "crd")
     )
-    yield SYSTEM
-    helm("uninstall", "e2e", "--namespace", SYSTEM, "--wait", "--timeout", "120s")
-    kubectl("delete", "namespace", SYSTEM, "--timeout=60s", timeout=70)
+    helm(
+        *("upgrade", "--install", "e2e", str(ROOT / "charts" / "imcluster"), "--namespace", system, *values),
+        *("--create-namespace", "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false"),
+        *("--set", "operator.logFormat=text", "--wait", "--timeout", "120s"),
+    )
+    yield system
+    helm("uninstall", "e2e", "--namespace", system, "--wait", "--timeout", "120s")
+    kubectl("delete", "namespace", system, "--timeout=60s", timeout=70)
 
 
 @pytest.fixture
-def stage(operator: str, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """A namespace of its own."""
-    stage = Stage(f"im-e2e-{secrets.token_hex(3)}")
+def stage(operator: str, namespace: str) -> Iterator[Stage]:
+    """What a test acts on; empty at its beginning, emptied at its end."""
+    stage = Stage(namespace)
     yield stage
     stage.close()
 
@@ -69,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if report.failed and isinstance(stage, Stage) and call.when == "call":
         for what in (
             ("-n", stage.namespace, "get", "imc,sts,pods", "-o", "wide"),
-            ("-n", SYSTEM, "logs", "-l", "app.kubernetes.io/name=imcluster-operator", "--tail=60"),
+            ("-n", f"{stage.namespace}-system", "logs", "-l", "app.kubernetes.io/name=imcluster-operator", "--tail=60"),
             ("-n", stage.namespace, "get", "events", "--sort-by=.lastTimestamp"),
         ):
             report.sections.append((f"kubectl {' '.join(what)}", kubectl(*what)[-8000:]))

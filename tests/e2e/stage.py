@@ -13,6 +13,7 @@ from tests.support.kube import apply, get, kubectl, run
 HERE = Path(__file__).resolve().parent
 IMSERVER = os.environ.get("IM_E2E_IMSERVER", "localhost/imserver:dev")
 VALKEY = os.environ.get("IM_E2E_VALKEY", "localhost/valkey:9")
+LABEL = "imcluster.io/e2e=true"
 Json = dict[str, Any]
 
 
@@ -32,20 +33,27 @@ def _container(name: str, image: str, **more: Any) -> Json:
 
 
 class Stage:
-    """One namespace. `close` removes it with all there is in it."""
+    """What one test puts into the namespace of the e2e tests; `close` removes it."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.password: str | None = None
-        apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, namespace="default")
-        wait_for("the service account", lambda: "default" in self.kubectl("get", "sa", "-o", "name"), 30)
 
     def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 60) -> str:
         return kubectl("-n", self.namespace, *arguments, text=text, timeout=timeout)
 
     def close(self) -> None:
         self.kubectl("delete", "imc", "--all", "--timeout=90s", timeout=100)
-        kubectl("delete", "namespace", self.namespace, "--timeout=90s", timeout=100)
+        self.kubectl("delete", "deploy,svc,secret,configmap", "-l", LABEL, "--timeout=60s", timeout=70)
+        self.kubectl("delete", "pod", "traffic", "--ignore-not-found", "--force", "--grace-period=0")
+        wait_for("the pods to go", lambda: not self.kubectl("get", "pods", "-o", "name"), 60)
+
+    def apply(self, *manifests: Json) -> None:
+        """Apply manifests under the label by which `close` finds them."""
+        key, _, value = LABEL.partition("=")
+        for manifest in manifests:
+            manifest["metadata"].setdefault("labels", {})[key] = value
+        apply(*manifests, namespace=self.namespace)
 
     # Redis.
 
@@ -63,7 +71,7 @@ class Stage:
         }
         labels = {"app": name}
         template = {"metadata": {"labels": labels}, "spec": pod}
-        apply(
+        self.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Service",
@@ -76,7 +84,6 @@ class Stage:
                 "metadata": {"name": name},
                 "spec": {"selector": {"matchLabels": labels}, "strategy": {"type": "Recreate"}, "template": template},
             },
-            namespace=self.namespace,
         )
         if password:
             self.secret(password)
@@ -91,7 +98,7 @@ class Stage:
             "metadata": {"name": "redis"},
             "stringData": {"key": password},
         }
-        apply(manifest | {"stringData": {"key": password}}, namespace=self.namespace)
+        self.apply(manifest | {"stringData": {"key": password}})
 
     def redis(self, *command: str, name: str = "valkey") -> Any:
         """A command to Redis, from inside the cluster; the answer as Python shows it."""
@@ -112,9 +119,8 @@ class Stage:
         template = {"metadata": {"labels": labels}, "spec": pod}
         spec = {"selector": {"matchLabels": labels}, "template": template}
         metadata = {"name": "tools"}
-        apply(
+        self.apply(
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec},
-            namespace=self.namespace,
         )
         self.kubectl("rollout", "status", "deploy/tools", "--timeout=60s", timeout=70)
 
@@ -127,7 +133,7 @@ class Stage:
             redis["passwordFrom"] = {"secretKeyRef": {"name": "redis", "key": "key"}}
         spec = {"redis": redis, "podTemplate": {"resources": {"requests": {"cpu": "10m"}}}} | spec
         manifest = {"apiVersion": "imcluster.io/v1", "kind": "ImCluster", "metadata": {"name": name}, "spec": spec}
-        apply(manifest, namespace=self.namespace)
+        self.apply(manifest)
 
     def patch(self, spec: Json, name: str = "chat") -> None:
         self.kubectl("patch", "imc", name, "--type=merge", "-p", json.dumps({"spec": spec}))
@@ -186,10 +192,9 @@ class Stage:
             "terminationGracePeriodSeconds": 0,
             "restartPolicy": "Never",
         }
-        apply(
+        self.apply(
             config | {"data": {"traffic.py": code}},
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "traffic"}, "spec": pod},
-            namespace=self.namespace,
         )
         self.kubectl("wait", "--for=condition=Ready", "pod/traffic", "--timeout=60s", timeout=70)
         traffic = Traffic(self)

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import time
 from collections import Counter
 from pathlib import Path
@@ -111,13 +112,14 @@ class Traffic:
         self.sent = self.refused = 0
         self.highest_share = 0.0
         self.sending = True
+        self.run = secrets.token_hex(8)
 
     async def send(self) -> None:
         number = 0
         while self.sending:
             client = self.clients[number % len(self.clients)]
             number += 1
-            key = f"{client.name}-{number}"
+            key = f"{self.run}-{number}"
             message = await self._until_accepted(client.name, number, key)
             to_all = number % int(self.rate) == 0
             for name in self.room if to_all else (client.name,):

@@ -175,6 +175,8 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
         "automountServiceAccountToken": False,
         # A Service called "im" would otherwise set IM_PORT in every pod of the namespace.
         "enableServiceLinks": False,
+        # As process 1 a server that is told to end before it has a handler for that would never hear of it.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": spec.drain.timeout_seconds + END_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
