@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 LINTS := lint-style lint-types lint-imports lint-generated
-.PHONY: help setup test check lint $(LINTS) format demo bench chaos images deploy requirements clean
+.PHONY: help setup test check lint $(LINTS) format demo bench chaos images e2e deploy requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -107,6 +107,9 @@ images:  ## build the container images and print their sizes; ENGINE=podman IMAG
 			--build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) .; \
 	done
 	@for target in $(TARGETS); do $(ENGINE) images $(IMAGES)/$$target:$(TAG); done
+
+e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; IM_E2E_OPERATOR and IM_E2E_IMSERVER name images that it has
+	@exec $(BIN)/python -m pytest tests/chart tests/e2e $(ARGS)
 
 deploy:  ## the operator and the demo into the cluster of KUBECONFIG, with these images; ARGS='--set …'
 	@helm upgrade --install imcluster charts/imcluster --namespace im-system --create-namespace --wait --timeout 3m \
