@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, LOSSY, SENTINEL, SINGLE
 from tests.chaos.report import table
 from tests.chaos.run import Options, run
 
@@ -18,9 +18,7 @@ log = logging.getLogger("chaos")
 
 
 def _faults(text: str) -> list[str]:
-    if text in ("all", "none"):
-        return list(FAULTS) if text == "all" else []
-    kinds = text.split(",")
+    kinds = [] if text == "none" else text.split(",")
     unknown = sorted(set(kinds) - set(FAULTS))
     if unknown:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(FAULTS)}")
@@ -34,14 +32,19 @@ def _options() -> Options:
     parser.add_argument("--servers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=500, help="messages a second")
-    parser.add_argument("--faults", type=_faults, default=list(FAULTS), help="all, none, or some: kill,freeze,…")
+    parser.add_argument("--faults", type=_faults, help="none, or some: kill,freeze,…; otherwise all")
+    parser.add_argument("--losses", action="store_true", help="Redis may lose what it acknowledged, too")
+    parser.add_argument("--sentinel", action="store_true", help="a primary, a replica and three Sentinels")
     parser.add_argument("--every", type=float, nargs=2, default=(1.5, 5.0), help="seconds between two faults")
     parser.add_argument("--lease", type=float, default=3.0, help="seconds")
     parser.add_argument("--grace", type=float, default=6.0, help="seconds")
     parser.add_argument("--fsync", choices=("always", "everysec"), default="always", help="Redis's appendfsync")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, kept; otherwise kept only on failure")
     args = parser.parse_args()
-    return Options(**{k: v for k, v in vars(args).items() if k != "keep"}, folder=args.keep or Path())
+    chosen = {k: v for k, v in vars(args).items() if k not in ("keep", "losses")}
+    if args.faults is None:
+        chosen["faults"] = SENTINEL if args.sentinel else LOSSY if args.losses else SINGLE
+    return Options(**chosen, folder=args.keep or Path())
 
 
 def main() -> int:

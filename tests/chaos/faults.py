@@ -8,30 +8,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.chaos.device import Device
-from tests.chaos.ledger import Fault, Ledger, now
+from tests.chaos.ledger import Connection, Fault, Ledger, now
 from tests.chaos.world import Managed, World
+from tests.support.waiting import eventually
 
-__all__ = ["FAULTS", "Faults"]
+__all__ = ["FAULTS", "LOSSY", "SENTINEL", "SINGLE", "Faults"]
 
 log = logging.getLogger(__name__)
 
-# How often each fault is drawn, relative to the others.
-FAULTS = {
-    "kill": 3,
-    "blink": 2,
-    "freeze": 2,
-    "stutter": 1,
-    "drain": 3,
-    "impatient": 1,
-    "start": 1,
-    "cut": 3,
-    "redis-restart": 1,
-    "redis-kill": 1,
-    "redis-outage": 0.7,
-    "redis-freeze": 1,
-    "client-kill": 1.5,
-    "pause": 1.5,
-}
+# How often each fault is drawn, relative to the others: to servers and sockets, to one Redis, to a Redis that loses
+# what it acknowledged, to a primary with a replica.
+_SERVERS = {"kill": 3, "blink": 2, "freeze": 2, "stutter": 1, "drain": 3, "impatient": 1, "start": 1, "cut": 3}
+_REDIS = {"redis-restart": 1, "redis-kill": 1, "redis-outage": 0.7, "redis-freeze": 1, "client-kill": 1.5, "pause": 1.5}
+_LOSSES = {"power": 0.7, "wipe": 0.5}
+_SENTINEL = {"failover": 1.5, "switch": 1}
+FAULTS: dict[str, float] = {**_SERVERS, **_REDIS, **_LOSSES, **_SENTINEL}
+# What `all` means.
+SINGLE, LOSSY, SENTINEL = [[*_SERVERS, *more] for more in (_REDIS, {**_REDIS, **_LOSSES}, _SENTINEL)]
 LEAST_HEALTHY = 2
 
 
@@ -92,6 +85,10 @@ class Faults:
             "redis-kill": self._redis_kill,
             "redis-outage": self._redis_outage,
             "redis-freeze": self._redis_freeze,
+            "power": self._power,
+            "wipe": self._wipe,
+            "failover": self._failover,
+            "switch": self._switch,
             "client-kill": self._client_kill,
             "pause": self._pause,
         }
@@ -144,11 +141,12 @@ class Faults:
         victim.busy = False
         return victim.name
 
-    def _mark_dead(self, victim: Managed, since: float | None = None) -> None:
+    def _mark_dead(self, victim: Managed, since: float | None = None) -> list[Connection]:
         """From here on the server's sockets are as good as gone, whatever their clients believe."""
-        for device in self._devices:
-            if device.server == victim.process.url:
-                device.book.connections[-1].frozen = since or now()
+        held = [d.book.connections[-1] for d in self._devices if d.server == victim.process.url]
+        for connection in held:
+            connection.frozen = since or now()
+        return held
 
     async def _freeze(self) -> str | None:
         """SIGSTOP past the lease: it is fenced, must notice when it wakes, end, and be started again."""
@@ -157,11 +155,18 @@ class Faults:
             return None
         seconds = self._lease + self._rng.uniform(0.5, 0.9) * self._grace
         self._note(f"freeze {victim.name} for {seconds:.1f} s")
-        self._mark_dead(victim)
+        held = self._mark_dead(victim)
         victim.frozen = True
         victim.process.freeze()
         await asyncio.sleep(seconds)
         victim.process.thaw()
+        thawed, ends = now(), len(victim.exits)
+        await asyncio.sleep(self._lease)
+        if len(victim.exits) == ends:
+            # Nobody could judge it meanwhile (Redis was away): it goes on as if nothing had been.
+            for connection in held:
+                if connection.closed is None or connection.closed > thawed:
+                    connection.frozen = None
         victim.frozen = False
         return await self._back(victim)
 
@@ -250,7 +255,7 @@ class Faults:
         if self._redis_busy:
             return None
         self._redis_busy = True
-        redis = self._world.redis
+        redis = self._world.store.primary
         self._note(f"{'kill -9' if kill else 'restart'} Redis, back in {seconds:.1f} s")
         try:
             if kill:
@@ -274,13 +279,71 @@ class Faults:
         seconds = self._rng.uniform(0.3, 1.5 * self._lease)
         self._note(f"freeze Redis for {seconds:.1f} s")
         try:
-            self._world.redis.freeze()
+            self._world.store.primary.freeze()
             await asyncio.sleep(seconds)
-            self._world.redis.thaw()
+            self._world.store.primary.thaw()
             await asyncio.sleep(2.0)
         finally:
             self._redis_busy = False
         return f"{seconds:.1f} s"
+
+    async def _power(self) -> str | None:
+        """The machine of Redis loses its power: what it had not synced is gone."""
+        if self._redis_busy:
+            return None
+        self._redis_busy = True
+        seconds = self._rng.uniform(0.3, 1.2)
+        self._note(f"kill -9 Redis, which loses its last {seconds:.1f} s")
+        try:
+            self._ledger.losses.append(now())
+            await asyncio.to_thread(self._world.store.cut_power, seconds)
+            await asyncio.sleep(self._rng.uniform(0, 1.0))
+            await asyncio.to_thread(self._world.store.primary.start)
+            await asyncio.sleep(2.0)
+        finally:
+            self._redis_busy = False
+        return f"{seconds:.1f} s"
+
+    async def _wipe(self) -> str | None:
+        """FLUSHALL by a tired operator."""
+        if self._redis_busy:
+            return None
+        self._note("FLUSHALL")
+        self._ledger.losses.append(now())
+        await asyncio.to_thread(self._world.store.primary.command, "FLUSHALL")
+        return "all"
+
+    async def _failover(self) -> str | None:
+        """kill -9 of the primary; the Sentinels make the replica one, and the old one comes back as its replica."""
+        return await self._change_primary(kill=True)
+
+    async def _switch(self) -> str | None:
+        """A failover by command, while everything is well."""
+        return await self._change_primary(kill=False)
+
+    async def _change_primary(self, kill: bool) -> str | None:
+        store = self._world.store
+        if self._redis_busy or not await asyncio.to_thread(store.replicated):
+            return None
+        self._redis_busy = True
+        try:
+            old = await asyncio.to_thread(lambda: store.primary)
+            self._note(f"{'kill -9 the primary' if kill else 'SENTINEL FAILOVER'}")
+            self._ledger.losses.append(now())
+            if kill:
+                await asyncio.to_thread(old.kill)
+            else:
+                await asyncio.to_thread(store.switch)
+            await eventually(lambda: asyncio.to_thread(lambda: store.primary is not old), 60, "a failover")
+            # While the promotion is under way, writes to the old one are lost too.
+            self._ledger.losses.append(now())
+            if kill:
+                await asyncio.sleep(self._rng.uniform(0, 3))
+                await asyncio.to_thread(old.start)
+            await eventually(lambda: asyncio.to_thread(store.replicated), 60, "a replica in step again")
+        finally:
+            self._redis_busy = False
+        return old.name
 
     async def _client_kill(self) -> str | None:
         """Redis cuts half of its connections."""
@@ -293,11 +356,11 @@ class Faults:
         return f"{len(chosen)} connections"
 
     def _connection_ids(self) -> list[int]:
-        with self._world.redis.client() as client:
+        with self._world.store.primary.client() as client:
             return [int(c["id"]) for c in client.client_list() if c["name"] != "chaos"]
 
     def _kill_connections(self, ids: list[int]) -> None:
-        with self._world.redis.client() as client:
+        with self._world.store.primary.client() as client:
             for number in ids:
                 client.client_kill_filter(_id=str(number))
 
@@ -307,7 +370,7 @@ class Faults:
             return None
         milliseconds = self._rng.randint(300, int(1000 * self._lease * 0.9))
         self._note(f"CLIENT PAUSE {milliseconds}")
-        await asyncio.to_thread(self._world.redis.command, "CLIENT", "PAUSE", milliseconds)
+        await asyncio.to_thread(self._world.store.primary.command, "CLIENT", "PAUSE", milliseconds)
         await asyncio.sleep(milliseconds / 1000)
         return f"{milliseconds} ms"
 

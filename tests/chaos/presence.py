@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from tests.chaos.ledger import Client
-from tests.chaos.rules import SLACK, Rules
+from tests.chaos.rules import Rules
 
 __all__ = ["judge_presence"]
 
@@ -36,19 +36,23 @@ def judge_presence(fault: Fault, rules: Rules, client: Client) -> None:
 
 def _offs_in_order(fault: Fault, rules: Rules, client: Client, spans: list[tuple[float, float]]) -> None:
     for off in rules.offs.get(client.number, ()):
-        if rules.lost_near(off, off) or any(d.began - SLACK < off < d.ended + SLACK for d in client.disconnects):
+        if rules.lost_near(off, off) or any(
+            d.began - rules.slack < off < d.ended + rules.slack for d in client.disconnects
+        ):
             continue
         for opened, end in spans:
-            if opened < off - SLACK and off < end + rules.grace - SLACK:
+            if opened < off - rules.slack and off < end + rules.grace - rules.slack:
                 fault("events", f"{client.client_id}: off at {off:.3f}, connected {opened:.3f} to {end:.3f}")
 
 
 def _gaps_have_offs(fault: Fault, rules: Rules, client: Client, spans: list[tuple[float, float]]) -> None:
-    bound = rules.lease + rules.grace + 2 + 2 * SLACK
+    bound = rules.lease + rules.grace + 2 + 2 * rules.slack
     covered = 0.0
     for opened, end in spans:
         too_long = covered and opened - covered > bound + rules.outages(covered, opened)
-        if too_long and not any(covered - SLACK < off < opened + SLACK for off in rules.offs.get(client.number, ())):
+        if too_long and not any(
+            covered - rules.slack < off < opened + rules.slack for off in rules.offs.get(client.number, ())
+        ):
             fault("events", f"{client.client_id}: away from {covered:.3f} to {opened:.3f} and no off")
         covered = max(covered, end)
 

@@ -12,6 +12,8 @@ from imhelper import ImHelper
 from tests.chaos.device import Device
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger, now
+from tests.chaos.listening import Listeners
+from tests.chaos.store import Store
 from tests.chaos.traffic import Traffic, make_clients
 from tests.chaos.verdict import Judge, Verdict
 from tests.chaos.world import World
@@ -25,6 +27,8 @@ PING_SECONDS = 5
 TICK_SECONDS = 0.5
 DRAIN_RATE = 200
 DRAIN_SECONDS = 8
+# Longer than any client stays away, on a machine that starves it too.
+RETAIN_SECONDS = 150
 SETTLE_EXTRA_SECONDS = 20
 
 
@@ -42,6 +46,7 @@ class Options:
     lease: float
     grace: float
     fsync: str
+    sentinel: bool
     folder: Path
 
 
@@ -62,18 +67,19 @@ async def run(options: Options) -> Outcome:
     ledger = Ledger()
     world = World(
         options.folder,
+        Store(options.folder, options.fsync, options.sentinel),
         options.servers,
-        options.fsync,
         IM_LEASE_SECONDS=options.lease,
         IM_GRACE_SECONDS=options.grace,
         IM_PING_SECONDS=PING_SECONDS,
         IM_DRAIN_RATE=DRAIN_RATE,
         IM_DRAIN_TIMEOUT_SECONDS=DRAIN_SECONDS,
+        IM_RETAIN_SECONDS=RETAIN_SECONDS,
         IM_LOG_LEVEL="info",
     )
     try:
         await world.start()
-        async with ImHelper(world.redis.url) as helper:
+        async with ImHelper(world.store.url) as helper:
             return await _with_helper(options, rng, ledger, world, helper)
     finally:
         await world.stop()
@@ -81,6 +87,8 @@ async def run(options: Options) -> Outcome:
 
 async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, world: World, helper: ImHelper) -> Outcome:
     devices = make_clients(ledger, helper, options.clients, rng)
+    listeners = Listeners(helper, random.Random(options.seed))
+    await listeners.start()
     ticker = asyncio.get_running_loop().create_task(_tick(ledger, devices))
     for device in devices:
         device.start()
@@ -102,8 +110,9 @@ async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, wor
         if device.client.gone is None:
             device.start()
     await world.all_ready(60)
-    outcome = await _settle(options, ledger, world, helper, devices)
+    outcome = await _settle(options, ledger, world, helper, devices, listeners)
     outcome.settled = now() - began
+    await listeners.stop()
     ticker.cancel()
     return outcome
 
@@ -142,7 +151,9 @@ async def _live(traffic: Traffic, devices: int) -> None:
             traffic.leave_for_good()
 
 
-async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelper, devices: list[Device]) -> Outcome:
+async def _settle(
+    options: Options, ledger: Ledger, world: World, helper: ImHelper, devices: list[Device], listeners: Listeners
+) -> Outcome:
     deadline = now() + options.lease + options.grace + SETTLE_EXTRA_SECONDS
     await _until(lambda: all(d.connected for d in devices if d.client.gone is None), 30)
     while True:
@@ -150,6 +161,9 @@ async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelp
         await asyncio.to_thread(_read_events, ledger, world)
         verdict = Judge(ledger, options.lease, options.grace).verdict()
         await _look(verdict, ledger, world, helper, devices)
+        if not ledger.losses:
+            for text in listeners.wrong(ledger):
+                verdict.fault("event bus", text)
         if not any(verdict.wrong.values()) or now() > deadline:
             break
     for line in world.errors_in_logs():
@@ -164,7 +178,7 @@ async def _settle(options: Options, ledger: Ledger, world: World, helper: ImHelp
 
 def _read_events(ledger: Ledger, world: World) -> None:
     ledger.events.clear()
-    with world.redis.client() as client:
+    with world.store.primary.client() as client:
         reply: Any = client.xrange("{im:0}:ev")
         for entry_id, fields in reply:
             number = ledger.number_of(fields[b"c"].decode())
@@ -194,7 +208,7 @@ async def _look(verdict: Verdict, ledger: Ledger, world: World, helper: ImHelper
 def _left_behind(world: World) -> list[str]:
     """Records of boots that are no more, and receipts that nobody decided."""
     found = []
-    with world.redis.client() as client:
+    with world.store.primary.client() as client:
         records: Any = client.hgetall("{im}:servers")
         leases = {value.split(b"\n")[0] for value in records.values()}
         for key in ("{im:0}:boots", "{im:0}:dying"):

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from tests.chaos.ledger import Client, DeviceBook, Ledger, Send
 from tests.chaos.presence import judge_presence
-from tests.chaos.rules import SLACK, Rules, around, cut_near, describe, name_of
+from tests.chaos.rules import Rules, around, describe, name_of
 
 __all__ = ["Judge", "Verdict"]
 
-COLUMNS = ("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts", "events", "ghosts", "other")
+COLUMNS = (
+    *("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts"),
+    *("events", "event bus", "ghosts", "other"),
+)
 
 
 @dataclass
@@ -112,6 +115,7 @@ class Judge:
             last = book.connections[-1] if book.connections else None
             if last is not None and last.closed is None and last.opened < send.began and last.frozen is None:
                 v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
+                return
         if len(missing) < len(client.devices) or not any(
             b.connections and b.connections[0].opened < send.began for b in missing
         ):
@@ -119,10 +123,10 @@ class Judge:
         offs = rules.offs.get(client.number, [])
         if not rules.online_throughout(client.number, send.began, send.began):
             return
-        at = bisect_left(offs, send.began - SLACK)
+        at = bisect_left(offs, send.began - rules.slack)
         if at < len(offs) and offs[at] - send.ended < 2 * (rules.lease + rules.grace) + 10:
             v.counts["not delivered before the client went offline"] += 1
-        elif any(cut_near(c, send) for b in missing for c in b.connections):
+        elif any(rules.cut_near(c, send) for b in missing for c in b.connections):
             v.counts["plain: given to a socket that was cut"] += 1
         else:
             book = missing[0]
@@ -182,7 +186,7 @@ class Judge:
                 v.fault("wrong receiver", f"{name_of(client, book)} got {describe(send)}")
             elif client.number == send.sender and rules.alone(client, send.began):
                 v.fault("wrong receiver", f"{name_of(client, book)} has one socket and got its own {describe(send)}")
-        elif not rules.possible_member(client.number, send, book.arrived[send.uid]):
+        elif not rules.possible_member(client.number, send, send.ended or book.arrived[send.uid]):
             known = rules.membership(client.number, send.chan)
             v.fault("wrong receiver", f"{name_of(client, book)} was no member: {describe(send)}; {known}")
 
@@ -193,7 +197,7 @@ class Judge:
             return
         first = book.arrived[uid]
         ends = [c.frozen or c.closed for c in book.connections if c.opened <= first]
-        if ends and ends[-1] is not None and ends[-1] - first > 1 + SLACK + self._rules.outages(first, at):
+        if ends and ends[-1] is not None and ends[-1] - first > 1 + self._rules.slack + self._rules.outages(first, at):
             v.counts["repeats, plain, of more than a second"] += 1
             seen = around(book.connections, self._ledger.sends[uid])
             v.notes.append(f"{name_of(client, book)} got {uid} at {first:.3f} and {at:.3f}; {seen}")
@@ -229,12 +233,12 @@ class Judge:
         books = self._ledger.clients[receiver].devices
         if got[0].status == "delivered":
             if not any(send.uid in b.arrived for b in books) and not any(
-                cut_near(c, send) for b in books for c in b.connections if not b.envelope
+                rules.cut_near(c, send) for b in books for c in b.connections if not b.envelope
             ):
                 v.fault("receipts", f"{who} says delivered, and nobody got it")
-        elif rules.online_throughout(receiver, send.began - SLACK, got[0].at + SLACK) and not rules.lost_near(
-            send.began, got[0].at
-        ):
+        elif rules.online_throughout(
+            receiver, send.began - rules.slack, got[0].at + rules.slack
+        ) and not rules.lost_near(send.began, got[0].at):
             v.fault("receipts", f"{who} says offline, and it was online all along")
 
     def _receipt_excused(self, v: Verdict, sender: Client, book: DeviceBook, send: Send) -> bool:
@@ -249,9 +253,11 @@ class Judge:
             # It sent while offline: what comes then is for those who resume.
             return True
         horizon = send.ended + 2 * (rules.lease + rules.grace) + 10
-        if any(send.began - SLACK < off < horizon for off in rules.offs.get(sender.number, ())):
+        if any(send.began - rules.slack < off < horizon for off in rules.offs.get(sender.number, ())):
             return True
         if len(sender.devices) > 1:
             # What came while this device was away went to the other one.
             return not any(c.closed is None and c.opened < send.began for c in book.connections)
-        return any(not c.orderly and c.closed and send.began - SLACK < c.closed < horizon for c in book.connections)
+        return any(
+            not c.orderly and c.closed and send.began - rules.slack < c.closed < horizon for c in book.connections
+        )

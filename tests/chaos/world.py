@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.ledger import now
+from tests.chaos.store import Store
 from tests.support.imserver import ImServer, Setting
-from tests.support.redis_server import RedisServer
 
 __all__ = ["Managed", "World"]
 
@@ -53,19 +53,18 @@ class Managed:
 
 
 class World:
-    """One Redis, some imservers.
+    """A Redis and some imservers.
 
     Args:
         folder: where data and logs go; it must exist.
+        store: the Redis, not yet started.
         servers: how many imservers are wanted.
-        fsync: Redis's `appendfsync`.
         settings: of all imservers.
     """
 
-    def __init__(self, folder: Path, servers: int, fsync: str, **settings: Setting) -> None:
+    def __init__(self, folder: Path, store: Store, servers: int, **settings: Setting) -> None:
         self.folder = folder
-        (folder / "redis").mkdir()
-        self.redis = RedisServer("valkey", folder / "redis", "--appendfsync", fsync)
+        self.store = store
         self.wanted = servers
         self.servers: list[Managed] = []
         self._settings = settings
@@ -74,7 +73,8 @@ class World:
 
     async def start(self) -> None:
         """Start everything and wait until all servers are ready."""
-        await asyncio.to_thread(self.redis.start)
+        await asyncio.to_thread(self.store.start)
+        self.store.watch()
         for _ in range(self.wanted):
             self.add()
         self._task = asyncio.get_running_loop().create_task(self._supervise())
@@ -82,7 +82,7 @@ class World:
 
     def add(self) -> Managed:
         """Start one more server, under a name that was never used."""
-        managed = Managed(ImServer(f"s{self._count}", self.redis.url, self.folder, **self._settings))
+        managed = Managed(ImServer(f"s{self._count}", self.store.url, self.folder, **self._settings))
         self._count += 1
         self.servers.append(managed)
         managed.launch()
@@ -141,5 +141,4 @@ class World:
         for managed in self.servers:
             managed.process.thaw()
             managed.process.dispose()
-        self.redis.thaw()
-        self.redis.dispose()
+        self.store.dispose()

@@ -51,6 +51,23 @@ async def test_a_server_that_has_not_told_of_the_end_is_asked(redis_server, spaw
     await answering
 
 
+async def test_a_handshake_that_came_to_nothing_keeps_the_place(redis_server, spawn_imservers, im):
+    (server,) = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_LEASE_SECONDS=60)
+    other = await asyncio.to_thread(Boot, redis_server.url, "im", "other")
+
+    def close(number: int, pos: bytes) -> object:
+        return other.link.eval(load("close"), 0, other.boot, 30_000, 10_000, 16_777_216, 60_000, number, pos)
+
+    await asyncio.to_thread(other.connect, await im.prev_connect_server("al"))
+    assert await asyncio.to_thread(close, 1, b"0-0") == 1
+    await im.send_message("x", "al", "missed")
+    # Recorded, but Redis's answer came too late, and the client was sent away.
+    assert await asyncio.to_thread(other.connect, await im.prev_connect_server("al")) == "al"
+    assert await asyncio.to_thread(close, 2, b"") == 1
+    async with connected(server, im, "al") as socket:
+        assert await socket.recv() == "missed"
+
+
 async def test_coming_back_to_the_same_server_while_redis_restarts(redis_server, spawn_imservers, im):
     (server,) = await asyncio.to_thread(spawn_imservers, 1, redis_server.url)
     for turn in range(3):

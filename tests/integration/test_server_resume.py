@@ -2,14 +2,15 @@
 # Positions are opaque to clients, so the forged ones here are what a client must not do and a server must survive.
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from imhelper import ImHelper
-from tests.support.cluster import connected, new_name, token_for, url_on
+from tests.support.cluster import connected, new_name, url_on
 from tests.support.raw import TEXT, raw_socket
 from tests.support.waiting import eventually
-from tests.support.ws import Socket, open_socket
+from tests.support.ws import Socket
 
 
 async def hello(socket: Socket) -> dict[str, object]:
@@ -199,28 +200,24 @@ async def test_one_that_dies_in_mid_replay_resumes_where_it_was(cluster, im):
     assert got == list(range(120))
 
 
-async def test_many_of_one_slot_resume_at_once(cluster, im):
-    clients = [new_name() for _ in range(30)]
-    chan = new_name("room")
-    token = {}
+async def test_many_resume_at_once(cluster, im):
+    clients, chan = [new_name() for _ in range(30)], new_name("room")
     starts = {}
-    for client in clients:
-        async with connected(cluster.servers[0], im, client, envelope=True) as socket:
+    async with AsyncExitStack() as stack:
+        # Their first sockets stay, so that they are members for as long as it takes.
+        for client in clients:
+            socket = await stack.enter_async_context(connected(cluster.servers[0], im, client, envelope=True))
             starts[client] = str((await hello(socket))["pos"])
             await im.join_chan(client, chan)
-    for n in range(50):
-        await im.send_chan_message("s", chan, n)
-    for client in clients:
-        token[client] = await token_for(im, client)
+        for n in range(50):
+            await im.send_chan_message("s", chan, n)
 
-    async def resume(client: str) -> list[object]:
-        async with open_socket(
-            f"{cluster.servers[1].url}?token={token[client]}", envelope=True, since=starts[client]
-        ) as socket:
-            assert (await hello(socket))["recovered"]
-            return [(await socket.recv_json())["data"] for _ in range(50)]
+        async def resume(client: str) -> list[object]:
+            async with connected(cluster.servers[1], im, client, envelope=True, since=starts[client]) as socket:
+                assert (await hello(socket))["recovered"]
+                return [(await socket.recv_json())["data"] for _ in range(50)]
 
-    assert await asyncio.gather(*map(resume, clients)) == [list(range(50))] * 30
+        assert await asyncio.gather(*map(resume, clients)) == [list(range(50))] * 30
 
 
 async def test_trimmed_history_is_told_and_what_is_left_comes(redis_server, spawn_imservers):
@@ -250,6 +247,29 @@ async def test_trimmed_history_is_told_and_what_is_left_comes(redis_server, spaw
             for _ in range(100):
                 await im.send_message("s", "b", "new")
             assert (await slow.until_close(20)).code == 4002
+
+
+async def test_what_is_older_than_the_window_is_gone_though_nothing_new_comes(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(
+        spawn_imservers, 1, redis_server.url, IM_RETAIN_SECONDS=2, IM_GRACE_SECONDS=1, IM_SLOTS=16
+    )
+    async with ImHelper(redis_server.url) as im, connected(server, im, "a", envelope=True) as live:
+        start = str((await hello(live))["pos"])
+        for n in range(3):
+            await im.send_message("s", "a", n)
+        last = [(await live.recv_json())["pos"] for _ in range(3)][-1]
+
+        async def no_entries() -> bool:
+            return not any([await im._link.command(0, "XLEN", f"{{im:0}}:log:{slot}") for slot in range(16)])
+
+        await eventually(no_entries, 15)
+        async with connected(server, im, "a", envelope=True, since=start) as socket:
+            assert (await hello(socket))["recovered"] is False
+        async with connected(server, im, "a", envelope=True, since=last) as socket:
+            assert (await hello(socket))["recovered"] is True, "nothing is missing after it"
+            await im.send_message("s", "a", "new")
+            assert (await socket.recv_json())["data"] == (await live.recv_json())["data"] == "new"
+    assert server.metrics()["imserver_gaps_total"] == 0
 
 
 async def test_plain_mode_takes_since_too(cluster, im):

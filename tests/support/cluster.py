@@ -12,7 +12,7 @@ from tests.support.process import Process
 from tests.support.redis_server import RedisServer
 from tests.support.ws import Socket, open_socket
 
-SHARED_SETTINGS: dict[str, Setting] = {"IM_GRACE_SECONDS": 1, "IM_MAX_SOCKETS_PER_CLIENT": 3}
+SHARED_SETTINGS: dict[str, Setting] = {"IM_GRACE_SECONDS": 3, "IM_MAX_SOCKETS_PER_CLIENT": 3}
 
 
 class Cluster:

@@ -5,7 +5,7 @@ import json
 from http import HTTPStatus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -145,7 +145,23 @@ ODD_FIELDS = st.dictionaries(
         ["", "websocket", "WebSocket", "Upgrade", "keep-alive, upgrade", "close", "13", "8", KEY.decode(), "0", "5"]
     )
     | st.sampled_from(
-        ["AAAA", "A" * 22 + "==", "A" * 24, "h", "a\tb", "a b ", "ü", "\x00", "a, b", "chunked", "100-continue"]
+        [
+            "AAAA",
+            "A" * 22 + "==",
+            "A" * 24,
+            "h",
+            "a\tb",
+            "a b ",
+            "ü",
+            "\x00",
+            "a, b",
+            "chunked",
+            "100-continue",
+            ",",
+            "a,",
+            "a b, c",
+            "a;b",
+        ]
     ),
     max_size=3,
 )
@@ -157,6 +173,9 @@ MORE = st.sampled_from(
 )
 
 
+@settings(max_examples=300)
+@example({"Sec-WebSocket-Protocol": ""}, set(), "/ws", "", b"")
+@example({}, set(), "/" + "a" * 9000, "", b"")
 @given(
     ODD_FIELDS,
     st.sets(st.sampled_from(list(GOOD)), max_size=1),

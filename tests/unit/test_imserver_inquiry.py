@@ -68,7 +68,14 @@ def away(link: Link, boot: bytes, question: bytes) -> int:
 
 @pytest.mark.parametrize(
     ("other", "start"),
-    [(answering(b"-"), START), (answering(ENDED), ENDED), (dead, REPORTED), (silent, REPORTED), (away, REPORTED)],
+    [
+        (answering(b"-"), START),
+        (answering(ENDED), ENDED),
+        (answering(b"?"), REPORTED),
+        (dead, REPORTED),
+        (silent, REPORTED),
+        (away, REPORTED),
+    ],
 )
 async def test_another_server_decides_and_for_a_dead_one_its_last_report(other, start):
     inquiry = inquiry_with(other)
@@ -85,7 +92,7 @@ async def test_nobody_is_asked_where_nothing_can_have_been_missed():
     assert questions_of(inquiry) == []
 
 
-@pytest.mark.parametrize(("ended", "start"), [({7: ENDED}, ENDED), ({}, START)])
+@pytest.mark.parametrize(("ended", "start"), [({7: ENDED}, ENDED), ({7: b""}, REPORTED), ({}, START)])
 async def test_own_sockets_are_known_without_asking(ended, start):
     inquiry = inquiry_with(away, ended)
     assert await inquiry.oldest(START, [b"me", b"7", REPORTED], 0) == start
@@ -109,7 +116,8 @@ async def test_two_handshakes_of_one_client_share_an_answer():
 
 
 async def test_an_answer_tells_where_a_socket_ended_or_that_it_is_open():
-    inquiry = inquiry_with(silent, {7: ENDED})
+    inquiry = inquiry_with(silent, {7: ENDED, 9: b""})
     await inquiry.answer(0, b"you 7")
     await inquiry.answer(0, b"you 8")
-    assert questions_of(inquiry) == [(b"you", "a", b"me 7 50-5"), (b"you", "a", b"me 8 -")]
+    await inquiry.answer(0, b"you 9")
+    assert questions_of(inquiry) == [(b"you", "a", b"me 7 50-5"), (b"you", "a", b"me 8 -"), (b"you", "a", b"me 9 ?")]

@@ -8,7 +8,7 @@ import pytest
 
 from imhelper.core.position import StreamId
 from imhelper.errors import RedisUnavailableError
-from imserver.presence import Presence
+from imserver.presence import NOT_BEGUN, NOWHERE, Presence
 from imserver.state import Slot
 
 
@@ -72,12 +72,13 @@ async def test_a_sockets_end_is_told_after_its_receipts(presence, link, slot):
 
 async def test_what_could_not_be_told_is_told_later_and_the_end_is_known_meanwhile(presence, link):
     presence.gone(0, 7, b"1000-9")
-    presence.gone(0, 8, b"")
+    presence.gone(0, 8, NOT_BEGUN)
+    presence.gone(0, 9, NOWHERE)
     link.refused = {"close"}
     with pytest.raises(RedisUnavailableError):
         await presence.flush()
     assert not presence.idle
-    assert (presence.ended(7), presence.ended(8)) == (b"1000-9", None)
+    assert [presence.ended(n) for n in (7, 8, 9, 10)] == [b"1000-9", NOT_BEGUN, None, None]
     link.refused.clear()
     await presence.flush()
     assert presence.idle

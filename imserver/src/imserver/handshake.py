@@ -36,8 +36,10 @@ __all__ = [
 
 ENVELOPE = Subprotocol("imcluster.v1.json")
 _HEAD = re.compile(
-    rb"GET (/[\x21-\x7e]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}:[\t\x20-\x7e]{0,4096}\r\n){1,64})\r\n"
+    rb"GET (/[\x21-\x7e]{0,4096}) HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}:[\t\x20-\x7e]{0,4096}\r\n){1,64})\r\n"
 )
+_OFFERED = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[\t ]*,[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
@@ -118,9 +120,11 @@ def quick(data: bytes) -> Asked | None:
         or _KEY.fullmatch(key) is None
     ):
         return None
-    origin = fields.get(b"origin")
-    offered = fields.get(b"sec-websocket-protocol", b"").decode()
-    return Asked(found.group(1).decode(), [] if origin is None else [origin.decode()], offered, key)
+    origin, offered = fields.get(b"origin"), fields.get(b"sec-websocket-protocol")
+    if offered is not None and _OFFERED.fullmatch(offered) is None:
+        return None
+    origins = [] if origin is None else [origin.decode()]
+    return Asked(found.group(1).decode(), origins, (offered or b"").decode(), key)
 
 
 def asked(request: Request) -> Asked:

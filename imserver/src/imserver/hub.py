@@ -26,7 +26,7 @@ from .frames import PING_FRAME
 from .gate import Gate
 from .handshake import UNAUTHORIZED, Refusal, Wanted
 from .inquiry import Inquiry
-from .presence import Presence
+from .presence import NOT_BEGUN, NOWHERE, Presence
 from .replay import Replayer
 from .settings import Settings
 from .socket import ADMITTING, OPEN, READING, Socket
@@ -193,7 +193,7 @@ class Hub:
             )
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
-            self.presence.gone(group, number, b"")
+            self.presence.gone(group, number, NOT_BEGUN)
             # The script may run yet, even after the socket's end was told: look again once Redis answers.
             self.presence.restore()
             _refuse(socket, NOT_READY)
@@ -208,7 +208,7 @@ class Hub:
         if others:
             start = await self.inquiry.oldest(start, others, group)
         if socket.state != ADMITTING:
-            self.presence.gone(group, number, b"" if socket.envelope else start)
+            self.presence.gone(group, number, start)
             return
         slot = self._slot(wanted.slot, group, parse_id(last))
         socket.at_id = socket.safe = start
@@ -300,7 +300,7 @@ class Hub:
     def left(self, socket: Socket, code: int) -> None:
         """An open socket leaves every index; Redis is told soon, in a batch."""
         slot = socket.member.slot
-        pos = b""
+        pos = NOWHERE
         if not socket.envelope and code != 4002:
             written = slot.id if socket.live else socket.at_id
             pos = socket.safe if self._unsent(socket, code) else written

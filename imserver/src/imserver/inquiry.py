@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 # How long a server that is asked has to answer; after that it counts as dead.
 ASK_SECONDS = 0.3
-OPEN = b"-"
+# Answers that are no position: the socket is open; it was given nothing, so that what is on record counts.
+OPEN, NOT_BEGUN = b"-", b"?"
 
 
 class Inquiry:
@@ -39,14 +40,14 @@ class Inquiry:
         """
         for boot, number, reported in _triples(others):
             if parse_id(reported) < parse_id(start):
-                ended = await self._ask(boot, number, group) or reported
+                ended = await self._ask(boot, number, group)
                 if ended != OPEN:
-                    start = min(start, ended, key=parse_id)
+                    start = min(start, ended if ended and ended != NOT_BEGUN else reported, key=parse_id)
         return start
 
     async def _ask(self, boot: bytes, number: bytes, group: int) -> bytes | None:
         if boot == self._hub.boot_raw:
-            return self._hub.presence.ended(int(number)) or OPEN
+            return self._ended(number)
         # Two sockets of the client may come at once: one answer serves both.
         waiting = self._waiting.setdefault((boot, number), [])
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -64,11 +65,14 @@ class Inquiry:
             if not waiting:
                 self._waiting.pop((boot, number), None)
 
+    def _ended(self, number: bytes) -> bytes:
+        ended = self._hub.presence.ended(int(number))
+        return OPEN if ended is None else ended or NOT_BEGUN
+
     async def answer(self, group: int, question: bytes) -> None:
         """Another boot asks about a socket of this one."""
         boot, _, number = question.partition(b" ")
-        ended = self._hub.presence.ended(int(number)) or OPEN
-        text = b"%s %s %s" % (self._hub.boot_raw, number, ended)
+        text = b"%s %s %s" % (self._hub.boot_raw, number, self._ended(number))
         try:
             await self._hub.link.eval(scripts.load("wake"), group, boot, "a", text)
         except RedisUnavailableError:

@@ -1,5 +1,5 @@
-"""Ends what is due: grace, receipts nobody decided; carries receipts between groups on a Redis Cluster.
-Every server may do it for every group; the one that the table gives the group's first slot does it most."""
+"""Ends what is due: grace, receipts nobody decided, old log entries; carries receipts between groups (Redis Cluster).
+Every server may sweep every group; the one that the table gives the group's first slot does it most."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from imhelper._backend.common import Call
 from imhelper.core import keys, scripts
 from imhelper.core.slots import group_of, slot_of
 from imhelper.errors import RedisUnavailableError
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 BATCH = 100
 OWN_SECONDS = 0.25
 OTHER_SECONDS = 1.5
+TRIM_SECONDS = 1.0
 
 
 class Janitor:
@@ -31,6 +33,7 @@ class Janitor:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._next: dict[int, float] = {}
+        self._trim_next = 0.0
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -47,6 +50,25 @@ class Janitor:
                     more = False
                 wait = OWN_SECONDS if self._mine(group) or more else OTHER_SECONDS
                 self._next[group] = now + wait * random.uniform(0.7, 1.0)  # noqa: S311 - jitter, not a secret
+            if now >= self._trim_next:
+                await self._trim()
+                self._trim_next = now + max(TRIM_SECONDS, self._hub.settings.retain_seconds / 4)
+
+    async def _trim(self) -> None:
+        """End what is older than the retention in the slots of this server: appends trim only where there are some."""
+        hub, topology = self._hub, self._hub.topology
+        if topology is None:
+            return
+        oldest = int(hub.clock_ms() - hub.settings.retain_seconds * 1000)
+        calls = []
+        for slot, at in enumerate(topology.table):
+            if topology.servers[at].name == hub.settings.server_name:
+                group = group_of(slot, hub.groups)
+                calls.append(Call(group, ("XTRIM", keys.log(hub.tag(group), slot), "MINID", oldest)))
+        for reply in await hub.link.gather(calls):
+            if isinstance(reply, BaseException):
+                log.debug("trimming waits for Redis: %s", reply)
+                return
 
     def _mine(self, group: int) -> bool:
         topology = self._hub.topology

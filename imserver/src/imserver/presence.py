@@ -20,11 +20,13 @@ from .state import Slot
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["Presence"]
+__all__ = ["NOT_BEGUN", "NOWHERE", "Presence"]
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
+# Positions as the script `close` knows them: where the socket started, for nothing was written to it; and none.
+NOT_BEGUN, NOWHERE = b"", b"-"
 RETRY_SECONDS = 0.5
 # How long the reader gets to work off what a slot's log holds more than this server has seen.
 CATCH_UP_SECONDS = 0.02
@@ -59,14 +61,17 @@ class Presence:
         return not any(self._gone.values()) and not any(self._acks.values())
 
     def gone(self, group: int, number: int, pos: bytes) -> None:
-        """A socket that Redis may know is no more. `pos` is where a plain one was."""
+        """A socket that Redis may know is no more. `pos` is where a plain one was, or one of the two below."""
         self._gone.setdefault(group, deque()).append((number, pos))
-        if pos:
+        if pos != NOWHERE:
             self._ended[number] = pos
         self._work.set()
 
     def ended(self, number: int) -> bytes | None:
-        """Where a plain socket ended, as long as somebody may have seen it on record; None for any other."""
+        """Where a plain socket ended, as long as somebody may have seen it on record; None for any other.
+
+        NOT_BEGUN for one that was given nothing.
+        """
         return self._ended.get(number)
 
     def ack(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
@@ -108,7 +113,7 @@ class Presence:
             except BaseException:
                 queue.extendleft(reversed(batch))
                 raise
-            self._told.append((monotonic() + ENDED_SECONDS, [number for number, pos in batch if pos]))
+            self._told.append((monotonic() + ENDED_SECONDS, [number for number, pos in batch if pos != NOWHERE]))
 
     async def _flush_acks(self, group: int) -> None:
         hub, acks = self._hub, self._acks.get(group, {})
@@ -198,7 +203,7 @@ class Presence:
         # Asked after the answer: what was recorded meanwhile is held by now, or being admitted.
         held = {s.number for s in hub.connected if s.state == OPEN} | hub.admitting
         for number in {int(n) for n in known} - held:
-            self.gone(group, number, b"")
+            self.gone(group, number, NOT_BEGUN)
         if restored:
             log.warning("Redis had lost writes: %d sockets were recorded again", restored)
 

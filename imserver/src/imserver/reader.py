@@ -46,9 +46,10 @@ class Reader:
         self._canary_sent = 0.0
         self._canary_seen = monotonic()
         self.seen_once = False
-        # The Redis process that answered last, and when.
+        # The Redis process that answered last, and when it was asked: it lived then. When the answer was read says
+        # nothing, for this process may have been frozen in between.
         self._run: bytes | None = None
-        self._answered = 0.0
+        self._alive_at = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -109,11 +110,12 @@ class Reader:
         # COUNT is per stream: bounded so that even if every slot has that much, a read stays a few megabytes.
         count = max(4, min(1000, int(READ_BYTES / self._entry_bytes / (len(by_key) + 1))))
         block = () if busy else ("BLOCK", int(BLOCK_SECONDS * 1000))
+        asked = monotonic()
         reply = await connection.call(
             *("XREAD", "COUNT", count, *block, "STREAMS", self._wake_key, *by_key, self._wake_id),
             *(s.read for s in by_key.values()),
         )
-        self._answered = monotonic()
+        self._alive_at = asked
         if busy and not reply:
             return True
         for key, batch in reply or ():
@@ -166,13 +168,14 @@ class Reader:
         slots = [s for s in hub.slots.values() if s.group == self.group]
         known = hub.incarnation.get(self.group, b"").rstrip(b".")
         args = [x for s in slots for x in (s.number, s.read)]
+        asked = monotonic()
         incarnation, run, uptime, *lasts = await self._compare("0", known, args)
-        if self._run not in (None, run) and int(uptime) > monotonic() - self._answered + 1:
-            # This process was up while the other one still answered: a failover, not a restart.
+        if self._run not in (None, run) and int(uptime) > monotonic() - self._alive_at + 1:
+            # This process was up while the other one still lived: a failover, not a restart.
             log.warning("group %d: another Redis is the primary now", self.group)
             incarnation, run, _, *lasts = await self._compare("1", known, args)
         self._run = run
-        self._answered = monotonic()
+        self._alive_at = asked
         if known and incarnation != known:
             log.warning("group %d: Redis lost writes; incarnation %s", self.group, incarnation.decode())
             for slot, last in zip(slots, lasts, strict=True):

@@ -132,12 +132,17 @@ class GroupSubscription(Subscription):
             self._background.pause(RENEW_SECONDS / 4)
             return
         events = self._feed.read(after, self._background)
+        left: set[int] = set()
         for event in events:
             if self._background.stopping:
                 return
             partition = event.slot % PARTITIONS
             hold = holds.get(partition)
-            if hold is None or order(event.id) <= order(hold.position) or not self._begin(partition, hold):
+            if hold is None or partition in left or order(event.id) <= order(hold.position):
+                continue
+            if not self._begin(partition, hold):
+                # Not this member's at the moment: from this event on it is for whoever holds the partition next.
+                left.add(partition)
                 continue
             try:
                 self._call_back(event)
@@ -148,7 +153,7 @@ class GroupSubscription(Subscription):
         for partition, held in holds.items():
             # Events of other partitions were passed over: they need not be read again.
             newest = last.get(partition % self._groups)
-            if newest is not None and order(newest) > order(held.position):
+            if newest is not None and partition not in left and order(newest) > order(held.position):
                 held.position = newest
 
     def _begin(self, partition: int, hold: _Hold) -> bool:

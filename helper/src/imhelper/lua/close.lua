@@ -1,4 +1,6 @@
--- close: sockets of a boot went away. ARGV: boot, grace ms, entries, bytes, ms, then n, plain position ('' = none), ...
+-- close: sockets of a boot went away. ARGV: boot, grace ms, entries, bytes, ms, then n, position, ...
+-- The position counts for plain sockets only; '' is where it started (it was given nothing), '-' none: its history is
+-- lost, and it starts anew.
 -- A socket that is not recorded any more (evicted, disconnected, reclaimed) is passed over. Returns how many went.
 local boot, grace = ARGV[1], tonumber(ARGV[2])
 retention(ARGV[3], ARGV[4], ARGV[5])
@@ -14,8 +16,10 @@ for i = 6, #ARGV, 2 do
       gone = gone + 1
       redis.call('HDEL', T .. ':sk:' .. client, sid)
       if redis.call('HLEN', T .. ':sk:' .. client) == 0 then
-        local _, _, _, meta = parse_socket(value)
-        last_socket_gone(client, slot, meta, grace, ARGV[i + 1])
+        local start, mode, _, meta = parse_socket(value)
+        local pos = ARGV[i + 1]
+        if mode ~= 'p' or pos == '-' then pos = '' elseif pos == '' then pos = start end
+        last_socket_gone(client, slot, meta, grace, pos)
       end
     end
   end
