@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # How long the token of a `move` lives; the client is connected and acts at once.
 TOKEN_MS = 30000
 JOIN_SECONDS = 2.0
+# How often sockets are looked for that opened after the drain began.
+LOOK_SECONDS = 0.5
 GOING_AWAY = "server going away"
 
 
@@ -55,17 +57,24 @@ async def drain(hub: Hub, keeper: LeaseKeeper) -> None:
 async def _empty(hub: Hub, keeper: LeaseKeeper) -> None:
     settings = hub.settings
     deadline = monotonic() + settings.drain_timeout_seconds
-    sockets = [s for s in hub.connected if s.state == OPEN]
-    random.shuffle(sockets)
-    rate = pace(settings.drain_rate, len(sockets), settings.drain_timeout_seconds)
-    log.info("draining %d sockets at %.0f a second", len(sockets), rate)
-    for socket in sockets:
-        if monotonic() >= deadline:
+    told: set[Socket] = set()
+    while True:
+        # Again and again: a handshake that was under way when the drain began opens its socket later.
+        sockets = [s for s in hub.connected if s.state == OPEN and s not in told]
+        random.shuffle(sockets)
+        rate = pace(settings.drain_rate, len(sockets), settings.drain_timeout_seconds)
+        if sockets or not told:
+            log.info("draining %d sockets at %.0f a second", len(sockets), rate)
+        for socket in sockets:
+            if monotonic() >= deadline:
+                break
+            told.add(socket)
+            if socket.state == OPEN:
+                await _send_away(hub, keeper, socket)
+                await asyncio.sleep(random.uniform(0.5, 1.5) / rate)  # noqa: S311 - jitter, not a secret
+        left = deadline - monotonic()
+        if left <= 0 or await until(lambda: not hub.open_count, min(LOOK_SECONDS, left)):
             break
-        if socket.state == OPEN:
-            await _send_away(hub, keeper, socket)
-            await asyncio.sleep(random.uniform(0.5, 1.5) / rate)  # noqa: S311 - jitter, not a secret
-    await until(lambda: not hub.open_count, deadline - monotonic())
     for socket in [s for s in hub.connected if s.state == OPEN]:
         socket.close(1012, GOING_AWAY)
 

@@ -151,8 +151,8 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
     volumes, mounts = [dict(v) for v in more.volumes], [dict(m) for m in more.volume_mounts]
     sources = _redis_sources(spec.redis)
     if sources:
-        volumes.append({"name": "redis", "projected": {"defaultMode": 0o440, "sources": sources}})
-        mounts.append({"name": "redis", "mountPath": _SECRETS, "readOnly": True})
+        volumes.append({"name": "imcluster-redis", "projected": {"defaultMode": 0o440, "sources": sources}})
+        mounts.append({"name": "imcluster-redis", "mountPath": _SECRETS, "readOnly": True})
     term: Manifest = {
         "labelSelector": {"matchLabels": selector(name)},
         "topologyKey": "kubernetes.io/hostname",
