@@ -18,14 +18,14 @@ from tests.support import docs
 from tests.support.kube import kubectl, require
 from tools import crd_reference
 
-PAGES = ("install", "exposure", "operations", "security", "runbook")
+PAGES = ("README.md", *(f"docs/{page}.md" for page in ("install", "exposure", "operations", "security", "runbook")))
 SCRAPING = "scrape_configs"
 
 
 def _examples() -> list[Any]:
     found = []
     for page in PAGES:
-        for number, text in enumerate(docs.blocks(docs.read(f"docs/{page}.md"), "yaml")):
+        for number, text in enumerate(docs.blocks(docs.read(page), "yaml")):
             found += [pytest.param(m, id=f"{page}-{number}") for m in yaml.safe_load_all(text) if SCRAPING not in m]
     return found
 

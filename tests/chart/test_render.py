@@ -137,6 +137,23 @@ def test_without_rbac_no_role_is_made():
     assert not {k for k in kinds if "Role" in k}
 
 
+def test_who_may_view_or_edit_a_namespace_may_so_with_its_imclusters():
+    roles = {o["metadata"]["name"]: o for o in of_kind(objects(MAIN), "ClusterRole")}
+    to = "rbac.authorization.k8s.io/aggregate-to-"
+    aggregated = {
+        name: {label.removeprefix(to) for label in role["metadata"]["labels"] if label.startswith(to)}
+        for name, role in roles.items()
+    }
+    assert aggregated["imcluster-view"] == {"view", "edit", "admin"}
+    assert aggregated["imcluster-edit"] == {"edit", "admin"}
+    changing = {(r, v) for rule in roles["imcluster-edit"]["rules"] for r in rule["resources"] for v in rule["verbs"]}
+    assert {("imclusters", "create"), ("imclusters", "delete"), ("imclusters/scale", "patch")} <= changing
+    assert not any(resource == "imclusters/status" for resource, _ in changing)
+    assert {v for rule in roles["imcluster-view"]["rules"] for v in rule["verbs"]} == {"get", "list", "watch"}
+    left = of_kind(objects(MAIN, None, "--set", "rbac.aggregate=false"), "ClusterRole")
+    assert [o["metadata"]["name"] for o in left] == [f"{NAMESPACE}-trial-operator"]
+
+
 def test_monitoring_is_off_by_default():
     kinds = {o["kind"] for o in objects(MAIN)}
     assert not kinds & {"PodMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"}
