@@ -37,6 +37,8 @@ TICK_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
 BACKOFF_MOST = 30.0
 REDIS_BACKOFF_MOST = 10.0
+# How long an earlier process of this operator may hold the prefix; its right runs out well before.
+PATIENCE_SECONDS = 30.0
 
 
 class Keeper:
@@ -63,6 +65,7 @@ class Keeper:
         self._redis_problem: Problem | None = None
         self._problem: Problem | None = None
         self._held = False
+        self._denied = 0.0
         self._admitted: dict[str, str] | None = None
         self._released: dict[str, float] = {}
         self._wanted: int | None = None
@@ -157,8 +160,11 @@ class Keeper:
             cluster = self._cluster = replace(cluster, has_finalizer=True)
         template = pod_template(cluster, self._defaults, self._digests)
         steps = self._plan(cluster, seen, view, digest(template))
-        failed = await self._apply(cluster, seen, template, steps)
-        await self._drain(seen, steps)
+        failed = None
+        # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
+        if view is None or self._held:
+            failed = await self._apply(cluster, seen, template, steps)
+            await self._drain(seen, steps)
         if view is not None and self._held and self._redis is not None:
             view = await self._publish(cluster, seen, view, steps, self._redis)
         self._schedule(failed is not None or problem is not None)
@@ -246,11 +252,15 @@ class Keeper:
             self._dirty.set()
             return None, self._redis_problem
         self._redis_wait, self._redis_problem = 0.0, None
+        self._denied = 0.0 if self._held else self._denied or monotonic()
+        if not self._held and monotonic() - self._denied > PATIENCE_SECONDS:
+            message = "another operator looks after this ImCluster: the namespaces of two operators must not overlap"
+            self._redis_problem = Problem("AnotherOperator", message)
         if self._admitted is None:
             # What the table knew before this process started was admitted by an earlier one.
             known = {s.name for s in view.topology.servers} if view.topology else set()
             self._admitted = {p.name: p.uid for p in seen.pods if p.name in known}
-        return view, None
+        return view, self._redis_problem
 
     async def _publish(self, cluster: Cluster, seen: Seen, view: RedisView, steps: Plan, redis: Redis) -> RedisView:
         admitted = self._admitted or {}
