@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 LINTS := lint-style lint-types lint-imports lint-generated
-.PHONY: help setup test check lint $(LINTS) format demo bench chaos requirements clean
+.PHONY: help setup test check lint $(LINTS) format demo bench chaos images e2e deploy requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -78,6 +78,7 @@ lint-imports:
 lint-generated:
 	@echo "lint: generated code"
 	@$(BIN)/python tools/unasync.py --check
+	@$(BIN)/python tools/crd_reference.py --check
 
 format: setup  ## put the sources into shape
 	@$(BIN)/ruff check --quiet --fix .
@@ -91,6 +92,30 @@ bench: setup  ## speed and size, as ratios to a floor measured in the same run
 
 chaos: setup  ## faults at random on real processes, and what became of every message; ARGS='--seed 7 --seconds 60'
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
+
+# IMAGES=registry.example.org/push TAG=1.2.3 name the images; ENGINE is docker or what takes the same arguments.
+ENGINE ?= docker
+IMAGES ?= imcluster
+TAG ?= 0.1.0
+TARGETS := imserver operator webchat
+image_args = --set $(1).image.repository=$(IMAGES)/$(2) --set-string $(1).image.tag=$(TAG)
+
+images:  ## build the container images and print their sizes; ENGINE=podman IMAGES=… TAG=…
+	@for target in $(TARGETS); do \
+		echo "images: $(IMAGES)/$$target:$(TAG)"; \
+		$(ENGINE) build --target $$target --tag $(IMAGES)/$$target:$(TAG) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
+			--build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) .; \
+	done
+	@for target in $(TARGETS); do $(ENGINE) images $(IMAGES)/$$target:$(TAG); done
+
+e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; IM_E2E_OPERATOR and IM_E2E_IMSERVER name images that it has
+	@exec $(BIN)/python -m pytest tests/chart tests/e2e $(ARGS)
+
+deploy:  ## the operator and the demo into the cluster of KUBECONFIG, with these images; ARGS='--set …'
+	@helm upgrade --install imcluster charts/imcluster --namespace im-system --create-namespace --wait --timeout 3m \
+		$(call image_args,operator,operator) $(call image_args,imserver,imserver) $(ARGS)
+	@helm upgrade --install chat charts/imcluster-demo --namespace chat --create-namespace \
+		$(call image_args,webchat,webchat) $(DEMO_ARGS)
 
 requirements:  ## compile requirements/*.in again (needs uv), to the newest versions
 	@tools/compile_requirements

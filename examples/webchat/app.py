@@ -68,7 +68,7 @@ def create_app(settings: Settings, helper: ImHelper | None = None) -> ASGIApp:
     helper: one of the caller's own (a `FakeImHelper` in tests), which the caller closes; by default one is made from
     the settings and closed with the application.
     """
-    im = helper or ImHelper(settings.redis_url, prefix=settings.prefix)
+    im = helper or settings.connect()
     live = Live(im)
     folder = Path(tempfile.gettempdir()) / f"imcluster-webchat-{secrets.token_hex(8)}"
     store = FileStore(

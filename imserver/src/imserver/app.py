@@ -18,7 +18,7 @@ from imhelper.core.slots import CLUSTER_GROUPS
 from imhelper.errors import RedisUnavailableError
 
 from .admin import start_admin
-from .drain import GOING_AWAY, drain
+from .drain import GOING_AWAY, TableDrain, drain
 from .hub import PATIENCE_SECONDS, Hub
 from .janitor import Janitor
 from .lease import Fenced, LeaseKeeper
@@ -69,6 +69,7 @@ class Server:
         self.hub = Hub(settings, self.link)
         self.publisher = SelfPublisher(self.hub) if settings.topology == "self" else None
         self.keeper = LeaseKeeper(self.hub, self.publisher)
+        self.table_drain = TableDrain(self.hub, self.keeper)
         self.readers: list[Reader] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._signals = 0
@@ -176,6 +177,7 @@ class Server:
         for reader in self.readers:
             self._start(f"reader {reader.group}", reader.run)
             self._start(f"canary {reader.group}", reader.run_canary)
+        self._start("table drain", self.table_drain.run)
         self._start("positions", hub.presence.run_positions)
         self._start("restore", hub.presence.run_restore)
         self._start("janitor", Janitor(hub).run)
@@ -217,6 +219,7 @@ class Server:
 
     async def _leave(self) -> int:
         """Drain, tell Redis, end. A second signal cuts it short."""
+        self.table_drain.stop()
         now = asyncio.get_running_loop().create_task(self._stop_now.wait())
         draining = asyncio.get_running_loop().create_task(drain(self.hub, self.keeper))
         try:
@@ -236,7 +239,7 @@ class Server:
         return 0
 
     async def _close_all(self, code: int) -> None:
-        self.hub.draining = True
+        self.hub.draining = self.hub.ending = True
         self.hub.close_all(code, GOING_AWAY)
         # A moment for close frames to leave; clients that do not answer are cut off.
         await until(lambda: not self.hub.connected, 1.0)

@@ -1,4 +1,4 @@
-"""Leaving: clients are sent elsewhere at a bounded rate, then the process ends.
+"""Leaving: clients are sent elsewhere at a bounded rate, because the process ends or because the table says so.
 `move` with a fresh token for envelope clients, 1012 for plain ones; whoever stays is closed at the deadline."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from imhelper.core import scripts
 from imhelper.core.leases import choose_server, live_names
 from imhelper.core.slots import group_of
 from imhelper.core.tokens import make_token
+from imhelper.core.topology import DRAINING
 from imhelper.errors import RedisUnavailableError
 
 from . import entries
@@ -23,13 +24,15 @@ from .waiting import until
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["drain", "pace"]
+__all__ = ["TableDrain", "drain", "pace"]
 
 log = logging.getLogger(__name__)
 
 # How long the token of a `move` lives; the client is connected and acts at once.
 TOKEN_MS = 30000
 JOIN_SECONDS = 2.0
+# How often sockets are looked for that opened after the drain began.
+LOOK_SECONDS = 0.5
 GOING_AWAY = "server going away"
 
 
@@ -39,27 +42,89 @@ def pace(rate: float, sockets: int, timeout: float) -> float:
 
 
 async def drain(hub: Hub, keeper: LeaseKeeper) -> None:
-    """Move all clients away and return when none is left or the time is over. New handshakes get 503 meanwhile."""
-    settings = hub.settings
-    deadline = monotonic() + settings.drain_timeout_seconds
-    hub.draining = True
+    """Before the end: move all clients away; return when none is left or the time is over.
+
+    New handshakes get 503 meanwhile.
+    """
+    hub.draining = hub.ending = True
     hub.poke()
     await tell_publisher(hub, keeper)
     # A server that has just joined is in no table yet: better a moment's wait than clients that must ask for a URL.
     await until(lambda: _others_listed(hub, keeper) or len(keeper.leases) < 2, JOIN_SECONDS)
-    sockets = [s for s in hub.connected if s.state == OPEN]
-    random.shuffle(sockets)
-    rate = pace(settings.drain_rate, len(sockets), settings.drain_timeout_seconds)
-    log.info("draining %d sockets at %.0f a second", len(sockets), rate)
-    for socket in sockets:
-        if monotonic() >= deadline:
+    await _empty(hub, keeper)
+
+
+async def _empty(hub: Hub, keeper: LeaseKeeper) -> None:
+    settings = hub.settings
+    deadline = monotonic() + settings.drain_timeout_seconds
+    told: set[Socket] = set()
+    while True:
+        # Again and again: a handshake that was under way when the drain began opens its socket later.
+        sockets = [s for s in hub.connected if s.state == OPEN and s not in told]
+        random.shuffle(sockets)
+        rate = pace(settings.drain_rate, len(sockets), settings.drain_timeout_seconds)
+        if sockets or not told:
+            log.info("draining %d sockets at %.0f a second", len(sockets), rate)
+        for socket in sockets:
+            if monotonic() >= deadline:
+                break
+            told.add(socket)
+            if socket.state == OPEN:
+                await _send_away(hub, keeper, socket)
+                await asyncio.sleep(random.uniform(0.5, 1.5) / rate)  # noqa: S311 - jitter, not a secret
+        left = deadline - monotonic()
+        if left <= 0 or await until(lambda: not hub.open_count, min(LOOK_SECONDS, left)):
             break
-        if socket.state == OPEN:
-            await _send_away(hub, keeper, socket)
-            await asyncio.sleep(random.uniform(0.5, 1.5) / rate)  # noqa: S311 - jitter, not a secret
-    await until(lambda: not hub.open_count, deadline - monotonic())
     for socket in [s for s in hub.connected if s.state == OPEN]:
         socket.close(1012, GOING_AWAY)
+
+
+class TableDrain:
+    """Drains while an operator's table has this server as `draining`, and stops when it is active again.
+
+    The process goes on either way: whoever drained it decides when it ends. A table that the servers publish
+    themselves only repeats what their leases say, so it is not obeyed.
+    """
+
+    def __init__(self, hub: Hub, keeper: LeaseKeeper) -> None:
+        self._hub, self._keeper = hub, keeper
+        self._job: asyncio.Task[None] | None = None
+
+    def _told(self) -> bool:
+        hub = self._hub
+        servers = hub.topology.servers if hub.topology is not None else ()
+        me = hub.settings.server_name
+        return hub.settings.topology == "operator" and any(s.name == me and s.state == DRAINING for s in servers)
+
+    async def run(self) -> None:
+        """Follow the table for ever. Raises what a drain raised."""
+        hub = self._hub
+        while True:
+            learnt = asyncio.get_running_loop().create_task(hub.learnt.wait())
+            try:
+                await asyncio.wait([learnt, *([self._job] if self._job else [])], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                learnt.cancel()
+            if self._job is not None and self._job.done():
+                self._job.result()
+                self._job = None
+            hub.learnt.clear()
+            if hub.ending or self._told() == hub.draining:
+                continue
+            hub.draining = not hub.draining
+            hub.poke()
+            if hub.draining:
+                log.info("the table says that this server drains")
+                self._job = asyncio.get_running_loop().create_task(_empty(hub, self._keeper))
+            else:
+                log.info("the table says that this server is active again")
+                self.stop()
+
+    def stop(self) -> None:
+        """Send nobody else away."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
 
 
 def _others_listed(hub: Hub, keeper: LeaseKeeper) -> bool:

@@ -78,6 +78,10 @@ class Hub:
         self.ready = False
         self.redis_up = False
         self.draining = False
+        # Draining because the process ends, not because the table says so.
+        self.ending = False
+        # Set whenever a new topology was learnt.
+        self.learnt = asyncio.Event()
         self.clock_offset_ms = 0.0
         self.presence = Presence(self)
         self.inquiry = Inquiry(self)

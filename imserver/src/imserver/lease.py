@@ -87,6 +87,7 @@ class LeaseKeeper:
             {
                 "url": hub.settings.url,
                 "state": DRAINING if hub.draining else ACTIVE,
+                "drain": "end" if hub.ending else "topology" if hub.draining else "",
                 "connections": hub.open_count,
                 "epoch": hub.topology.epoch if hub.topology else 0,
                 "format": FORMAT,
@@ -165,6 +166,7 @@ class LeaseKeeper:
                 "this server's settings differ from the published limits, which helpers follow: %s", topology.limits
             )
         hub.topology = topology
+        hub.learnt.set()
         hub.slots_count, hub.groups = topology.slots, topology.groups
         log.info("topology: epoch %d, servers %s", topology.epoch, ", ".join(s.name for s in topology.servers))
 

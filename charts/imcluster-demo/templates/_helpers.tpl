@@ -1,0 +1,75 @@
+{{- /* Names, labels and what the ImCluster's spec says about Redis, for all templates of this chart. */ -}}
+
+{{- define "demo.name" -}}
+{{- $name := .Values.imcluster.name | default .Release.Name -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "imcluster.name must be lower-case letters, digits and '-', beginning with a letter, not %q" $name) -}}
+{{- end -}}
+{{- if gt (len $name) 52 -}}
+{{- fail (printf "imcluster.name must be at most 52 characters long, not %q" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{- define "demo.labels" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: {{ .Chart.Name }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "demo.valkeySelector" -}}
+app.kubernetes.io/name: valkey
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "demo.webchatSelector" -}}
+app.kubernetes.io/name: imcluster-webchat
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "demo.webchatImage" -}}
+{{- printf "%s:%v" .Values.webchat.image.repository (.Values.webchat.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* The spec as it is applied: what was given, with the defaults of redis and exposure where they are absent. */ -}}
+{{- define "demo.spec" -}}
+{{- $spec := deepCopy .Values.imcluster.spec -}}
+{{- $redis := deepCopy ($spec.redis | default dict) -}}
+{{- if not (or $redis.url $redis.urlFrom) -}}
+{{- if not .Values.valkey.enabled -}}
+{{- fail "imcluster.spec.redis must have a url or a urlFrom when valkey.enabled is false" -}}
+{{- end -}}
+{{- $_ := set $redis "url" (printf "redis://%s-valkey:6379/0" (include "demo.name" .)) -}}
+{{- end -}}
+{{- $_ := set $spec "redis" $redis -}}
+{{- if not $spec.exposure -}}
+{{- $_ := set $spec "exposure" (dict "type" "Shared" "urlTemplate" "ws://localhost:6001/ws") -}}
+{{- end -}}
+{{- range $key, $value := $spec }}{{ if kindIs "invalid" $value }}{{ $_ := unset $spec $key }}{{ end }}{{ end -}}
+{{- toYaml $spec -}}
+{{- end -}}
+
+{{- define "demo.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "demo.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "demo.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}

@@ -1,0 +1,80 @@
+{{- /* Names and labels that all templates of this chart share. */ -}}
+
+{{- define "imcluster.name" -}}
+{{- printf "%s-operator" (.Release.Name | trunc 50 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "imcluster.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "imcluster.name" .) -}}
+{{- end -}}
+
+{{- define "imcluster.selector" -}}
+app.kubernetes.io/name: imcluster-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "imcluster.labels" -}}
+{{ include "imcluster.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "imcluster.operatorImage" -}}
+{{- printf "%s:%v" .Values.operator.image.repository (.Values.operator.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- define "imcluster.imserverImage" -}}
+{{- printf "%s:%v" .Values.imserver.image.repository (.Values.imserver.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* Names, whether they were given as such or as {name: …}, joined by commas. */ -}}
+{{- define "imcluster.pullSecretNames" -}}
+{{- $names := list -}}
+{{- range .Values.imagePullSecrets }}{{ $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) }}{{ end -}}
+{{- join "," $names -}}
+{{- end -}}
+
+{{- define "imcluster.pullSecrets" -}}
+{{- with include "imcluster.pullSecretNames" . }}
+imagePullSecrets:
+  {{- range splitList "," . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "imcluster.env" -}}
+- {name: IMOPERATOR_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: IMOPERATOR_LEASE_NAME, value: {{ include "imcluster.name" . | quote }}}
+- {name: IMOPERATOR_WATCH_NAMESPACES, value: {{ join "," .Values.watchNamespaces | quote }}}
+- {name: IMOPERATOR_IMAGE, value: {{ include "imcluster.imserverImage" . | quote }}}
+- {name: IMOPERATOR_IMAGE_PULL_POLICY, value: {{ .Values.imagePullPolicy | quote }}}
+- {name: IMOPERATOR_IMAGE_PULL_SECRETS, value: {{ include "imcluster.pullSecretNames" . | quote }}}
+- {name: IMOPERATOR_RESYNC_SECONDS, value: {{ .Values.operator.resyncSeconds | quote }}}
+- {name: IMOPERATOR_LOG_LEVEL, value: {{ .Values.operator.logLevel | quote }}}
+- {name: IMOPERATOR_LOG_FORMAT, value: {{ .Values.operator.logFormat | quote }}}
+{{- end -}}
+
+{{- define "imcluster.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "imcluster.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* A matcher for the namespaces of the ImClusters that this installation looks after. */ -}}
+{{- define "imcluster.inNamespaces" -}}
+{{- if .Values.watchNamespaces -}}
+namespace=~"{{ join "|" .Values.watchNamespaces }}"
+{{- else -}}
+namespace!=""
+{{- end -}}
+{{- end -}}

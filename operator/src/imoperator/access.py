@@ -1,0 +1,75 @@
+"""Reads what the spec refers to: Redis's address and secrets, and the values whose change must roll the servers.
+Secrets stay in memory; what goes into a manifest is a digest that only who may read the Secret can check."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from .api import Api
+from .model import Cluster, Ref
+from .redis import Access
+from .spec import FromSecret
+from .workload import references
+
+__all__ = ["MissingReference", "digests_of", "qualified", "read_access"]
+
+_ADDRESS = re.compile(r"^([A-Za-z0-9+]+://)([^/?]*@)?([^/?@]*)(.*)$", re.DOTALL)
+
+
+class MissingReference(Exception):
+    """A Secret, a ConfigMap or a key that the spec names is not there."""
+
+
+async def _read(api: Api, namespace: str, ref: Ref) -> tuple[str, bytes]:
+    found = await api.value(namespace, ref)
+    if found is None:
+        raise MissingReference(f"{ref.kind} {ref.name!r} with the key {ref.key!r} is not there")
+    return found
+
+
+async def _secret(api: Api, namespace: str, source: FromSecret) -> bytes:
+    ref = source.secret_key_ref
+    return (await _read(api, namespace, Ref("Secret", ref.name, ref.key)))[1]
+
+
+def qualified(url: str, namespace: str) -> str:
+    """A Redis URL as a pod of another namespace must write it: a host without a dot is a Service of `namespace`."""
+    found = _ADDRESS.match(url)
+    if found is None:
+        return url
+    scheme, user, hosts, rest = found.groups()
+    named = []
+    for address in hosts.split(","):
+        host, colon, port = address.partition(":")
+        local = host and host != "localhost" and "." not in host and not address.startswith("[")
+        named.append(f"{host}.{namespace}.svc{colon}{port}" if local else address)
+    return f"{scheme}{user or ''}{','.join(named)}{rest}"
+
+
+async def read_access(api: Api, cluster: Cluster) -> Access:
+    """How this cluster's Redis is reached. Raises MissingReference, and ValueError for a secret that is no text."""
+    redis, namespace = cluster.spec.redis, cluster.key.namespace
+    url, password, ca, cert, key = redis.url or "", None, None, None, None
+    if redis.url_from is not None:
+        url = (await _secret(api, namespace, redis.url_from)).decode().strip()
+    if redis.password_from is not None:
+        password = (await _secret(api, namespace, redis.password_from)).decode().strip()
+    if redis.tls is not None and redis.tls.ca_from is not None:
+        ca = await _secret(api, namespace, redis.tls.ca_from)
+    if redis.tls is not None and redis.tls.cert_from is not None:
+        name = redis.tls.cert_from.secret_ref.name
+        cert = (await _read(api, namespace, Ref("Secret", name, "tls.crt")))[1]
+        key = (await _read(api, namespace, Ref("Secret", name, "tls.key")))[1]
+    return Access(qualified(url, namespace), redis.prefix, redis.username, password, ca, cert, key)
+
+
+async def digests_of(api: Api, cluster: Cluster) -> dict[Ref, str]:
+    """A digest of each value that pods read only when they start. The object's uid is its salt."""
+    found: dict[Ref, str] = {}
+    for ref in references(cluster.spec):
+        value = await api.value(cluster.key.namespace, ref)
+        if value is not None:
+            uid, content = value
+            found[ref] = hashlib.sha256(uid.encode() + b"\n" + content).hexdigest()
+    return found

@@ -1,0 +1,86 @@
+"""Applies the children that are not as they should be and removes those that are one too many.
+What the API server refused is not asked for again before it was looked at again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from lightkube import ApiError
+
+from .api import Api
+from .children import drifted, normal
+from .model import Cluster, Manifest
+from .names import APPLIED
+from .status import Problem
+
+__all__ = ["Applier"]
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8
+
+
+class Applier:
+    """The live children of one cluster, as last observed or applied."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._live: dict[tuple[str, str], Manifest] = {}
+        # The manifests as the API server writes them: "500m" where the spec says 0.5.
+        self._normal: dict[tuple[str, str], Manifest] = {}
+        self._refused: dict[tuple[str, str], tuple[str, Problem]] = {}
+
+    def observed(self, live: dict[tuple[str, str], Manifest]) -> None:
+        """What the API showed just now, by kind and name."""
+        self._live, self._refused = live, {}
+
+    async def apply(self, cluster: Cluster, wanted: Sequence[Manifest]) -> tuple[bool, Problem | None]:
+        """Bring the children to what is wanted. Whether anything was changed, and the first refusal.
+
+        The StatefulSet goes last: its pods need the others. Raises what the API raises, refusals of an apply apart.
+        """
+        first = [m for m in wanted if m["kind"] != "StatefulSet" and self._due(m)]
+        gate = asyncio.Semaphore(AT_ONCE)
+        done = list(await asyncio.gather(*(self._one(cluster, m, gate) for m in first)))
+        for manifest in (m for m in wanted if m["kind"] == "StatefulSet" and self._due(m)):
+            done.append(await self._one(cluster, manifest, gate))
+        removed = await self._prune(cluster, wanted)
+        refused = [problem for _, problem in self._refused.values()]
+        return any(done) or removed, refused[0] if refused else None
+
+    def _due(self, manifest: Manifest) -> bool:
+        at = (manifest["kind"], manifest["metadata"]["name"])
+        refused = self._refused.get(at)
+        if refused is not None and refused[0] == manifest["metadata"]["annotations"][APPLIED]:
+            return False
+        return drifted(self._live.get(at), manifest, self._normal.get(at))
+
+    async def _one(self, cluster: Cluster, manifest: Manifest, gate: asyncio.Semaphore) -> bool:
+        kind, name = at = manifest["kind"], manifest["metadata"]["name"]
+        async with gate:
+            before = self._live.get(at)
+            try:
+                after = await self._api.apply(manifest)
+            except ApiError as error:
+                problem = Problem("ApplyFailed", f"{kind} {name}: {error}")
+                self._refused[at] = manifest["metadata"]["annotations"][APPLIED], problem
+                log.warning("%s: %s", cluster.key, problem.message)
+                return False
+        self._refused.pop(at, None)
+        self._live[at], self._normal[at] = after, normal(manifest, after)
+        log.debug("%s: applied %s %s", cluster.key, kind, name)
+        return before is None or before["metadata"].get("resourceVersion") != after["metadata"].get("resourceVersion")
+
+    async def _prune(self, cluster: Cluster, wanted: Sequence[Manifest]) -> bool:
+        names = {(m["kind"], m["metadata"]["name"]) for m in wanted}
+        removed = False
+        for kind, name in [at for at in self._live if at not in names and self._api.prunable(at[0])]:
+            owners = self._live[kind, name]["metadata"].get("ownerReferences") or ()
+            if any(owner.get("uid") == cluster.uid for owner in owners):
+                log.info("%s: %s %s is no longer wanted", cluster.key, kind, name)
+                await self._api.remove(kind, cluster.key, name)
+                del self._live[kind, name]
+                removed = True
+        return removed

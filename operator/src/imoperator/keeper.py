@@ -1,0 +1,370 @@
+"""Keeps one ImCluster: observes, decides, applies, again and again. One task a cluster, so nothing runs twice at once.
+Everything that happens is derived from what is seen now; a restart in between changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from time import monotonic
+
+from imhelper.core.topology import ACTIVE, Topology
+from imhelper.errors import ImError, RedisUnavailableError
+
+from .access import MissingReference, digests_of, read_access
+from .api import UNANSWERED, Api
+from .applying import Applier
+from .children import children
+from .ending import Ending
+from .fleet import next_topology
+from .metrics import Metrics
+from .model import Cluster, Defaults, Manifest, RedisView, Ref, Seen
+from .names import CAUSE_OTHER, CAUSE_SPEC, DRAINING_SINCE, SERVING, Key, selector
+from .observe import read_cluster, read_seen
+from .redis import Access, Redis, Taken
+from .rollout import Plan, plan
+from .status import COUNTERS_SECONDS, Problem, build_status, events_of, urgent
+from .turn import Turn
+from .workload import digest, pod_template, statefulset
+
+__all__ = ["Keeper"]
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+# Several changes at once are one pass.
+SETTLE_SECONDS = 0.1
+BACKOFF_MOST = 30.0
+REDIS_BACKOFF_MOST = 10.0
+# How long an earlier process of this operator may hold the prefix; its right runs out well before.
+PATIENCE_SECONDS = 30.0
+
+
+class Keeper:
+    """Looks after one ImCluster until it is gone. `run` returns then; errors are logged, counted and tried again."""
+
+    def __init__(
+        self, api: Api, key: Key, *, instance: str, defaults: Defaults, resync: float, metrics: Metrics, turn: Turn
+    ) -> None:
+        self._api, self._key = api, key
+        self._instance, self._defaults, self._resync = instance, defaults, resync
+        self._metrics, self._turn = metrics, turn
+        self._dirty = asyncio.Event()
+        self._dirty.set()
+        self._looked = float("-inf")
+        # When to look again without a reason, since something failed; and how long the last pause was.
+        self._again, self._pause = float("inf"), 0.0
+        self._cluster: Cluster | None = None
+        self._seen: Seen | None = None
+        self._applier = Applier(api)
+        self._digests: dict[Ref, str] = {}
+        self._access: Access | None = None
+        self._redis: Redis | None = None
+        self._redis_wait, self._redis_next = 0.0, float("-inf")
+        self._redis_problem: Problem | None = None
+        self._problem: Problem | None = None
+        self._held = False
+        self._denied = 0.0
+        self._admitted: dict[str, str] | None = None
+        self._released: dict[str, float] = {}
+        self._wanted: int | None = None
+        self._written = float("-inf")
+        self._ending = Ending(api)
+        self.passed = monotonic()
+        """When the last pass ended, well or not, on the monotonic clock."""
+
+    def mark(self) -> None:
+        """Something about this cluster has changed: look at once."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Keep the cluster until it is gone, or until cancelled."""
+        backoff = 0.0
+        try:
+            while True:
+                await self._wait(backoff)
+                began = monotonic()
+                try:
+                    gone = await self._pass()
+                except Exception as error:
+                    # Whatever it was, the other clusters go on, and this one is tried again.
+                    backoff = min(BACKOFF_MOST, backoff * 2 or TICK_SECONDS)
+                    self._dirty.set()
+                    self._metrics.reconcile.labels("error").inc()
+                    expected = isinstance(error, (*UNANSWERED, ImError))
+                    text = f"{type(error).__name__}: {error}"
+                    log.warning("%s: tried again in %.0f s: %s", self._key, backoff, text, exc_info=not expected)
+                else:
+                    backoff = 0.0
+                    self._metrics.reconcile.labels("ok").inc()
+                    if gone:
+                        return
+                finally:
+                    self.passed = monotonic()
+                    self._metrics.seconds.observe(self.passed - began)
+        finally:
+            self._turn.give_back(self._key)
+            self._metrics.forget(self._key)
+            await self._close()
+
+    async def _wait(self, backoff: float) -> None:
+        """Until something changes or a second has passed; after an error, until its pause is over."""
+        if backoff:
+            await asyncio.sleep(backoff)
+            return
+        try:
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._dirty.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _close(self) -> None:
+        if self._redis is None:
+            return
+        redis, self._redis = self._redis, None
+        try:
+            if self._held:
+                async with asyncio.timeout(2):
+                    await redis.release()
+        except (TimeoutError, RedisUnavailableError) as error:
+            log.info("%s: the right to publish could not be given back and runs out: %s", self._key, error)
+        finally:
+            await redis.close()
+
+    # One pass.
+
+    async def _pass(self) -> bool:
+        """Look, decide, act. True when the ImCluster is gone."""
+        now = monotonic()
+        full = self._dirty.is_set() or now - self._looked >= self._resync or now >= self._again
+        self._dirty.clear()
+        problem = self._problem
+        if full:
+            manifest = await self._api.cluster(self._key)
+            if manifest is None or self._replaced(manifest):
+                return True
+            problem = self._problem = await self._look(manifest)
+        cluster, seen = self._cluster, self._seen
+        if cluster is None or seen is None:
+            return False
+        seen = replace(seen, at=time.time())
+        view, redis_problem = await self._look_at_redis(cluster, seen)
+        problem = problem or redis_problem
+        if cluster.deleting_at is not None:
+            foreign = redis_problem is not None and redis_problem.reason == "PrefixInUse"
+            return await self._ending.step(cluster, seen, view, self._redis if self._held else None, foreign=foreign)
+        if full and not cluster.has_finalizer:
+            await self._api.set_finalizer(cluster.key, cluster.uid, True)
+            cluster = self._cluster = replace(cluster, has_finalizer=True)
+        template = pod_template(cluster, self._defaults, self._digests)
+        steps = self._plan(cluster, seen, view, digest(template))
+        failed = None
+        # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
+        if view is None or self._held:
+            failed = await self._apply(cluster, seen, template, steps)
+            await self._drain(seen, steps)
+        if view is not None and self._held and self._redis is not None:
+            view = await self._publish(cluster, seen, view, steps, self._redis)
+        self._schedule(failed is not None or problem is not None)
+        await self._tell(cluster, seen, view, steps, problem or failed)
+        return False
+
+    def _replaced(self, manifest: Manifest) -> bool:
+        """Whether another ImCluster of the same name has come; it gets a keeper of its own."""
+        return self._cluster is not None and manifest["metadata"]["uid"] != self._cluster.uid
+
+    def _schedule(self, failed: bool) -> None:
+        """After a failure look again soon, but ever less often; what was repaired elsewhere may raise no event."""
+        if not failed:
+            self._again, self._pause = float("inf"), 0.0
+        elif monotonic() >= self._again or self._again == float("inf"):
+            self._pause = min(BACKOFF_MOST, self._pause * 2 or TICK_SECONDS)
+            self._again = monotonic() + self._pause
+
+    async def _look(self, manifest: Manifest) -> Problem | None:
+        key, problem = self._key, None
+        try:
+            cluster = read_cluster(manifest)
+        except ValueError as error:
+            await self._refuse(manifest, str(error))
+            return None
+        live = await self._api.children(key, routes=self._knows_routes(cluster))
+        self._applier.observed(live)
+        pods = await self._api.pods(key, selector(key.name))
+        self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
+        self._looked = monotonic()
+        self._digests = await digests_of(self._api, cluster)
+        try:
+            self._use(await read_access(self._api, cluster), cluster)
+        except (MissingReference, ValueError) as error:
+            problem = Problem("SecretMissing", str(error))
+        return problem
+
+    def _knows_routes(self, cluster: Cluster) -> bool:
+        before = self._cluster
+        return cluster.spec.exposure.gateway is not None or (
+            before is not None and before.spec.exposure.gateway is not None
+        )
+
+    async def _refuse(self, manifest: Manifest, why: str) -> None:
+        """A spec that this release can't read: say so, touch nothing."""
+        self._cluster = None
+        self._looked = monotonic()
+        log.error("%s: the spec can't be used: %s", self._key, why)
+        bare = read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
+        status = build_status(bare, Seen(time.time()), None, None, Problem("InvalidSpec", why))
+        if urgent(bare.status, status):
+            await self._api.write_status(bare, status)
+
+    # Redis.
+
+    def _use(self, access: Access, cluster: Cluster) -> None:
+        if access == self._access:
+            return
+        if self._redis is None or not self._redis.renew_access(access):
+            self._ending.leave(self._redis)
+            self._redis = Redis(access, cluster.uid, self._instance)
+            self._held = False
+        self._access = access
+        self._redis_next = float("-inf")
+
+    async def _look_at_redis(self, cluster: Cluster, seen: Seen) -> tuple[RedisView | None, Problem | None]:
+        if self._redis is None:
+            return None, None
+        if monotonic() < self._redis_next:
+            return None, self._redis_problem
+        expected = [p.name for p in seen.pods if self._admitted and p.name in self._admitted]
+        try:
+            self._held = await self._redis.hold(cluster.adopt)
+            view = await self._redis.view(expected, cluster.spec.server.lease_seconds)
+        except Taken as error:
+            self._held = False
+            self._redis_next = monotonic() + REDIS_BACKOFF_MOST
+            self._redis_problem = Problem("PrefixInUse", str(error))
+            return None, self._redis_problem
+        except RedisUnavailableError as error:
+            self._redis_wait = min(REDIS_BACKOFF_MOST, self._redis_wait * 2 or TICK_SECONDS)
+            self._redis_next = monotonic() + self._redis_wait
+            self._redis_problem = Problem("RedisUnavailable", f"Redis unreachable: {error}")
+            # The cause may be a rotated password: read the Secrets again before the next try.
+            self._dirty.set()
+            return None, self._redis_problem
+        self._redis_wait, self._redis_problem = 0.0, None
+        self._denied = 0.0 if self._held else self._denied or monotonic()
+        if not self._held and monotonic() - self._denied > PATIENCE_SECONDS:
+            message = "another operator looks after this ImCluster: the namespaces of two operators must not overlap"
+            self._redis_problem = Problem("AnotherOperator", message)
+        if self._admitted is None:
+            # What the table knew before this process started was admitted by an earlier one.
+            known = {s.name for s in view.topology.servers} if view.topology else set()
+            self._admitted = {p.name: p.uid for p in seen.pods if p.name in known}
+        return view, self._redis_problem
+
+    async def _publish(self, cluster: Cluster, seen: Seen, view: RedisView, steps: Plan, redis: Redis) -> RedisView:
+        admitted = self._admitted or {}
+        if view.topology is None and redis.remembered is not None:
+            # Redis lost it. What changed meanwhile is found by comparing with it, as ever.
+            new: Topology | None = redis.remembered
+        else:
+            new = next_topology(
+                cluster, seen, view, steps.leaving, admitted=admitted, rolling=steps.rolling, groups=redis.groups
+            )
+        if new is not None:
+            published = await redis.publish(new, view)
+            if published is None:
+                log.info("%s: somebody else has published meanwhile", self._key)
+                return view
+            states = ", ".join(f"{s.name} ({s.state})" for s in published.servers) or "no server"
+            log.info("%s: epoch %d: %s", self._key, published.epoch, states)
+            view = replace(view, topology=published)
+        if view.topology is not None:
+            active = {s.name for s in view.topology.servers if s.state == ACTIVE}
+            self._admitted = {p.name: p.uid for p in seen.pods if p.name in active or admitted.get(p.name) == p.uid}
+        return view
+
+    # Kubernetes.
+
+    def _plan(self, cluster: Cluster, seen: Seen, view: RedisView | None, template: str) -> Plan:
+        work, turn = seen.workload, True
+        changes = work is not None and (
+            work.template != template or any(p.revision != work.update_revision for p in seen.pods)
+        )
+        if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
+            turn = self._turn.take(cluster.key)
+        elif not changes:
+            self._turn.give_back(cluster.key)
+        hold = cluster.spec.rollout.paused or not turn
+        if cluster.spec.rollout.paused:
+            self._turn.give_back(cluster.key)
+        steps = plan(cluster, seen, view, template, hold=hold, released=self._released)
+        free = {
+            p.uid
+            for p in seen.pods
+            if work is not None and p.revision != work.update_revision and p.ordinal >= steps.partition
+        }
+        self._released = {uid: self._released.get(uid, seen.at) for uid in free}
+        return steps
+
+    def _cause(self, cluster: Cluster, seen: Seen, template: str) -> str:
+        work = seen.workload
+        if work is None or work.template == template:
+            return work.cause if work is not None and work.cause else CAUSE_SPEC
+        return CAUSE_SPEC if cluster.generation > work.generation else CAUSE_OTHER
+
+    async def _apply(self, cluster: Cluster, seen: Seen, template: Manifest, steps: Plan) -> Problem | None:
+        cause = self._cause(cluster, seen, digest(template))
+        wanted = children(cluster, statefulset(cluster, template, cause, steps.replicas, steps.partition))
+        if seen.workload is None and not self._held:
+            # Servers on a prefix that belongs to others would fence theirs.
+            wanted = [m for m in wanted if m["kind"] != "StatefulSet"]
+        changed, problem = await self._applier.apply(cluster, wanted)
+        if changed:
+            self._dirty.set()
+        await self._tell_scale(cluster)
+        return problem
+
+    async def _drain(self, seen: Seen, steps: Plan) -> None:
+        """Mark the pods that leave, clear those that stay, replace what its controller does not."""
+        for pod in seen.pods:
+            since: str | None
+            if pod.deleting_since is not None:
+                continue
+            if pod.name in steps.leaving and pod.draining_since is None:
+                serving, since = "false", f"{seen.at:.3f}"
+            elif pod.name not in steps.leaving and (pod.draining_since is not None or not pod.serving):
+                serving, since = "true", None
+            else:
+                continue
+            marks = {"labels": {SERVING: serving}, "annotations": {DRAINING_SINCE: since}}
+            await self._api.mark_pod(self._key, pod.name, pod.uid, marks)
+            self._dirty.set()
+        for pod in seen.pods:
+            if pod.name in steps.delete:
+                log.info("%s: %s is drained and still not replaced: it is deleted", self._key, pod.name)
+                await self._api.delete_pod(self._key, pod.name, pod.uid)
+                self._dirty.set()
+
+    # What people see.
+
+    async def _tell_scale(self, cluster: Cluster) -> None:
+        before, self._wanted = self._wanted, cluster.spec.replicas
+        if before is not None and before != self._wanted:
+            await self._api.tell(cluster, "Scaled", f"Scaled {before} → {self._wanted}", warning=False)
+
+    async def _tell(
+        self, cluster: Cluster, seen: Seen, view: RedisView | None, steps: Plan, problem: Problem | None
+    ) -> None:
+        status = build_status(cluster, seen, view, steps, problem)
+        self._metrics.degraded.labels(*cluster.key).set(status["conditions"][2]["status"] == "True")
+        now = monotonic()
+        hurry = urgent(cluster.status, status)
+        if not hurry and (status == cluster.status or now - self._written < COUNTERS_SECONDS):
+            return
+        if hurry:
+            for event in events_of(cluster.status, status):
+                await self._api.tell(cluster, event.reason, event.message, warning=event.warning)
+        await self._api.write_status(cluster, status)
+        self._written = now
+        self._cluster = replace(cluster, status=status)

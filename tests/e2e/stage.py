@@ -1,0 +1,232 @@
+# A namespace with a Valkey and an ImCluster, and the clients in it: what the e2e tests act on.
+# Works on any cluster that KUBECONFIG names; images are named by IM_E2E_IMSERVER and IM_E2E_VALKEY.
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.kube import apply, get, kubectl, run
+
+HERE = Path(__file__).resolve().parent
+IMSERVER = os.environ.get("IM_E2E_IMSERVER", "localhost/imserver:dev")
+VALKEY = os.environ.get("IM_E2E_VALKEY", "localhost/valkey:9")
+LABEL = "imcluster.io/e2e=true"
+Json = dict[str, Any]
+
+
+def wait_for(what: str, ask: Callable[[], Any], timeout: float = 120, pause: float = 0.5) -> Any:
+    """Ask until the answer is true, and answer it; AssertionError with the last answer after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout:g} s"
+        time.sleep(pause)
+
+
+def _container(name: str, image: str, **more: Any) -> Json:
+    return {"name": name, "image": image, "imagePullPolicy": "IfNotPresent"} | more
+
+
+class Stage:
+    """What one test puts into the namespace of the e2e tests; `close` removes it."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.password: str | None = None
+
+    def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 60) -> str:
+        return kubectl("-n", self.namespace, *arguments, text=text, timeout=timeout)
+
+    def close(self) -> None:
+        self.kubectl("delete", "imc", "--all", "--timeout=90s", timeout=100)
+        self.kubectl("delete", "deploy,svc,secret,configmap", "-l", LABEL, "--timeout=60s", timeout=70)
+        self.kubectl("delete", "pod", "traffic", "--ignore-not-found", "--force", "--grace-period=0")
+        wait_for("the pods to go", lambda: not self.kubectl("get", "pods", "-o", "name"), 60)
+
+    def apply(self, *manifests: Json) -> None:
+        """Apply manifests under the label by which `close` finds them."""
+        key, _, value = LABEL.partition("=")
+        for manifest in manifests:
+            manifest["metadata"].setdefault("labels", {})[key] = value
+        apply(*manifests, namespace=self.namespace)
+
+    # Redis.
+
+    def valkey(self, name: str = "valkey", password: str | None = None) -> None:
+        """A Valkey whose append-only file outlives its process, as long as its pod is there."""
+        self.password = password
+        args = ["--protected-mode", "no", "--save", "", "--appendonly", "yes", "--dir", "/data"]
+        args += ["--maxmemory-policy", "noeviction", *(["--requirepass", password] if password else [])]
+        pod = {
+            "containers": [
+                _container("valkey", VALKEY, args=args, volumeMounts=[{"name": "data", "mountPath": "/data"}])
+            ],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+            "terminationGracePeriodSeconds": 1,
+        }
+        labels = {"app": name}
+        template = {"metadata": {"labels": labels}, "spec": pod}
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name},
+                "spec": {"selector": labels, "ports": [{"port": 6379}]},
+            },
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {"selector": {"matchLabels": labels}, "strategy": {"type": "Recreate"}, "template": template},
+            },
+        )
+        if password:
+            self.secret(password)
+        self.kubectl("rollout", "status", f"deploy/{name}", "--timeout=60s", timeout=70)
+
+    def secret(self, password: str) -> None:
+        """The Secret with Redis's password."""
+        self.password = password
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "redis"},
+            "stringData": {"key": password},
+        }
+        self.apply(manifest | {"stringData": {"key": password}})
+
+    def redis(self, *command: str, name: str = "valkey") -> Any:
+        """A command to Redis, from inside the cluster; the answer as Python shows it."""
+        code = "import redis,sys,json;print(json.dumps(redis.Redis(*sys.argv[1:2],password=sys.argv[2] or None,"
+        code += "decode_responses=True).execute_command(*sys.argv[3:])))"
+        where = ("exec", "deploy/tools", "--", "/app/bin/python", "-c", code, name, self.password or "", *command)
+        return json.loads(self.kubectl(*where))
+
+    def tools(self) -> None:
+        """A pod from which Redis can be asked."""
+        pod = {
+            "containers": [
+                _container("tools", IMSERVER, command=["/app/bin/python", "-c", "import time;time.sleep(1e6)"])
+            ],
+            "terminationGracePeriodSeconds": 0,
+        }
+        labels = {"app": "tools"}
+        template = {"metadata": {"labels": labels}, "spec": pod}
+        spec = {"selector": {"matchLabels": labels}, "template": template}
+        metadata = {"name": "tools"}
+        self.apply(
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec},
+        )
+        self.kubectl("rollout", "status", "deploy/tools", "--timeout=60s", timeout=70)
+
+    # ImClusters.
+
+    def imcluster(self, name: str = "chat", **spec: Any) -> None:
+        """Apply an ImCluster; by default it uses the Valkey of `valkey()`."""
+        redis: Json = {"url": "redis://valkey:6379"}
+        if self.password:
+            redis["passwordFrom"] = {"secretKeyRef": {"name": "redis", "key": "key"}}
+        spec = {"redis": redis, "podTemplate": {"resources": {"requests": {"cpu": "10m"}}}} | spec
+        manifest = {"apiVersion": "imcluster.io/v1", "kind": "ImCluster", "metadata": {"name": name}, "spec": spec}
+        self.apply(manifest)
+
+    def patch(self, spec: Json, name: str = "chat") -> None:
+        self.kubectl("patch", "imc", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def status(self, name: str = "chat") -> Json:
+        found: Json = get("imc", name, namespace=self.namespace)
+        status: Json = found.get("status", {})
+        return status | {"generation": found["metadata"]["generation"]}
+
+    def condition(self, kind: str, name: str = "chat") -> Json:
+        conditions = self.status(name).get("conditions", ())
+        return next((c for c in conditions if c["type"] == kind), {"status": "Unknown", "reason": "", "message": ""})
+
+    def ready(self, name: str = "chat", timeout: float = 120) -> float:
+        """Wait until the ImCluster is Ready for its newest generation; how many seconds that took."""
+        began = time.monotonic()
+
+        def is_ready() -> bool:
+            status = self.status(name)
+            whole = status.get("observedGeneration") == status["generation"]
+            return whole and any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+        wait_for(f"{name} to be ready", is_ready, timeout)
+        return time.monotonic() - began
+
+    def pods(self, name: str = "chat") -> list[Json]:
+        found: list[Json] = get("pods", "-l", f"app.kubernetes.io/instance={name}", namespace=self.namespace)["items"]
+        return found
+
+    def restarts(self, name: str = "chat") -> int:
+        return sum(c["restartCount"] for p in self.pods(name) for c in p["status"].get("containerStatuses", ()))
+
+    # Clients.
+
+    def traffic(self, *, servers: int, per_slot: int = 3, rate: int = 50) -> "Traffic":
+        """Start clients and a business service, and wait until all are connected."""
+        code = (HERE / "traffic.py").read_text()
+        config = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "traffic"},
+            "data": {"traffic.py": code},
+        }
+        command = ["/app/bin/python", "-u", "/traffic/traffic.py", "--clients", str(per_slot), "--rate", str(rate)]
+        env = [{"name": "IM_REDIS_URL", "value": "redis://valkey:6379"}]
+        mounts = [{"name": "code", "mountPath": "/traffic"}]
+        volumes: list[Json] = [{"name": "code", "configMap": {"name": "traffic"}}]
+        if self.password:
+            env.append({"name": "IM_REDIS_PASSWORD_FILE", "value": "/redis/key"})
+            mounts.append({"name": "redis", "mountPath": "/redis"})
+            volumes.append({"name": "redis", "secret": {"secretName": "redis"}})
+        command += ["--servers", str(servers)]
+        pod = {
+            "containers": [_container("traffic", IMSERVER, command=command, env=env, volumeMounts=mounts)],
+            "volumes": volumes,
+            "terminationGracePeriodSeconds": 0,
+            "restartPolicy": "Never",
+        }
+        self.apply(
+            config | {"data": {"traffic.py": code}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "traffic"}, "spec": pod},
+        )
+        self.kubectl("wait", "--for=condition=Ready", "pod/traffic", "--timeout=60s", timeout=70)
+        traffic = Traffic(self)
+        wait_for("the first messages", lambda: traffic.report().get("sent", 0) > rate, 60)
+        return traffic
+
+
+class Traffic:
+    """Clients and a business service that run in a pod of their own."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def report(self) -> Json:
+        """What they counted so far; empty before the first report."""
+        where = ("exec", "traffic", "--", "/app/bin/python", "-c", "print(open('/tmp/report.json').read())")
+        done: Json = {}
+        try:
+            done = json.loads(self._stage.kubectl(*where))
+        except AssertionError as error:
+            if "FileNotFoundError" not in str(error):
+                raise
+        return done
+
+    def stop(self) -> Json:
+        """Send no more, wait for what is under way, answer the final report, remove the pod."""
+        self._stage.kubectl("exec", "traffic", "--", "/app/bin/python", "-c", "open('/tmp/stop','w')")
+        report: Json = wait_for("the final report", lambda: (r := self.report()).get("final") and r, 60)
+        self._stage.kubectl("delete", "pod", "traffic", "--wait=true", "--grace-period=0", "--force")
+        return report
+
+
+def helm(*arguments: str, timeout: float = 180) -> str:
+    """Run helm."""
+    return run("helm", *arguments, timeout=timeout)

@@ -1,0 +1,280 @@
+# The life of an ImCluster on a real Kubernetes with clients connected: scaling, roll-outs, failures, its end.
+# In each of them nothing that Redis accepted is lost, and nothing comes twice or out of order to a client that resumes.
+
+import time
+
+import pytest
+
+from tests.e2e.stage import Json, Stage, Traffic, wait_for
+from tests.support.kube import get, kubectl
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def running(stage: Stage) -> Stage:
+    """Two servers that are ready, and a pod from which Redis can be asked."""
+    stage.valkey()
+    stage.tools()
+    stage.imcluster(replicas=2)
+    stage.ready()
+    return stage
+
+
+def nothing_lost(report: Json) -> None:
+    assert report["sent"] > 100
+    found = {key: report[key] for key in ("lost", "duplicates", "disorder", "gaps")}
+    assert found == {"lost": 0, "duplicates": 0, "disorder": 0, "gaps": 0}, report
+    assert report["connected"] == report["clients"], report
+
+
+def settle(traffic: Traffic, seconds: float = 3) -> Json:
+    """Let a few messages pass and stop."""
+    time.sleep(seconds)
+    return traffic.stop()
+
+
+def test_scale_2_4_2(running, record):
+    traffic = running.traffic(servers=2)
+    began = time.monotonic()
+    running.kubectl("scale", "imc", "chat", "--replicas=4")
+    running.ready()
+    servers = running.status()["servers"]
+    assert [(s["state"], s["slots"]) for s in servers] == [("active", 32)] * 4
+    up = settle(traffic)
+    nothing_lost(up)
+    traffic = running.traffic(servers=4)
+    assert traffic.report()["by_server"] == {f"chat-{i}": 96 for i in range(4)}, "URLs are spread over all servers"
+    running.kubectl("scale", "imc", "chat", "--replicas=2")
+    running.ready()
+    seconds = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    assert report["codes"] == {}, "clients of leaving servers are told where to go, not cut off"
+    assert [s["slots"] for s in running.status()["servers"]] == [64, 64]
+    record(**report, seconds=round(seconds))
+
+
+def test_rollout_of_a_setting(running, record):
+    running.kubectl("scale", "imc", "chat", "--replicas=3")
+    running.ready()
+    traffic = running.traffic(servers=3)
+    old = {p["metadata"]["uid"] for p in running.pods()}
+    began = time.monotonic()
+    running.patch({"server": {"pingSeconds": 20}})
+    running.ready()
+    seconds = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    assert not old & {p["metadata"]["uid"] for p in running.pods()}
+    assert report["most_moves"] <= 2
+    assert report["highest_share"] <= 1.2
+    assert report["codes"] == {}
+    record(**report, seconds=round(seconds))
+
+
+def test_a_pod_is_killed(running, record):
+    traffic = running.traffic(servers=2)
+    running.kubectl("delete", "pod", "chat-0", "--force", "--grace-period=0")
+    seconds = running.ready()
+    report = settle(traffic)
+    nothing_lost(report)
+    record(**report, seconds=round(seconds))
+
+
+def test_the_operator_goes_during_all_of_it(running, operator, record):
+    traffic = running.traffic(servers=2)
+    began = time.monotonic()
+
+    def kill() -> None:
+        selector = "app.kubernetes.io/name=imcluster-operator"
+        kubectl("-n", operator, "delete", "pod", "-l", selector, "--wait=false", "--grace-period=0", "--force")
+
+    running.kubectl("scale", "imc", "chat", "--replicas=3")
+    time.sleep(2)
+    kill()
+    running.ready()
+    running.patch({"server": {"pingSeconds": 20}})
+    time.sleep(8)
+    kill()
+    running.ready(timeout=180)
+    running.kubectl("scale", "imc", "chat", "--replicas=2")
+    time.sleep(1.5)
+    kill()
+    running.ready(timeout=180)
+    seconds = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    assert report["most_moves"] <= 3
+    record(**report, seconds=round(seconds))
+
+
+def test_redis_restarts(running, record):
+    traffic = running.traffic(servers=2)
+    epoch = running.status()["epoch"]
+    began = time.monotonic()
+    running.kubectl("exec", "deploy/valkey", "--", "sh", "-c", "kill -TERM 1")
+    wait_for("Redis to be restarted", lambda: _answers(running), 60)
+    seconds = time.monotonic() - began
+    report = settle(traffic, 8)
+    nothing_lost(report)
+    assert running.restarts() == 0
+    assert running.status()["epoch"] == epoch, "a restart with a complete log changes nothing in the table"
+    record(**report, seconds=round(seconds))
+
+
+def _answers(stage: Stage) -> bool:
+    try:
+        return bool(stage.redis("PING"))
+    except AssertionError:
+        return False
+
+
+def test_redis_is_away_for_a_while(running, record):
+    traffic = running.traffic(servers=2)
+    running.kubectl("scale", "deploy/valkey", "--replicas=0")
+    wait_for("the condition", lambda: running.condition("Degraded")["reason"] == "RedisUnavailable", 60)
+    assert "Redis unreachable" in running.condition("Degraded")["message"]
+    assert running.condition("Ready")["status"] == "True", "clients are connected, and the servers are there"
+    running.kubectl("scale", "deploy/valkey", "--replicas=1")
+    began = time.monotonic()
+    wait_for("the recovery", lambda: running.condition("Degraded")["status"] == "False", 60)
+    seconds = time.monotonic() - began
+    wait_for("every client", lambda: (r := traffic.report())["connected"] == r["clients"], 60)
+    states = {s["name"]: s["state"] for s in running.status()["servers"]}
+    assert states == {"chat-0": "active", "chat-1": "active"}
+    assert running.restarts() == 0
+    report = settle(traffic)
+    record(refused=report["refused"], seconds=round(seconds))
+
+
+def test_the_password_is_rotated(stage, record):
+    stage.valkey(password="first-secret")
+    stage.tools()
+    stage.imcluster(replicas=2)
+    stage.ready()
+    traffic = stage.traffic(servers=2)
+    began = time.monotonic()
+    stage.redis("ACL", "SETUSER", "default", ">second-secret")
+    stage.secret("second-secret")
+
+    def renewed() -> bool:
+        command = ("exec", "traffic", "--", "/app/bin/python", "-c", "print(open('/redis/key').read())")
+        inside = [stage.kubectl(*command)]
+        for pod in ("chat-0", "chat-1"):
+            code = "print(open('/etc/imcluster/redis/password').read())"
+            inside.append(stage.kubectl("exec", pod, "--", "/app/bin/python", "-c", code))
+        return all(text.strip() == "second-secret" for text in inside)
+
+    wait_for("the kubelet to renew the mounted Secret", renewed, 150, 3)
+    stage.redis("ACL", "SETUSER", "default", "<first-secret")
+    stage.redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    seconds = time.monotonic() - began
+    report = settle(traffic, 8)
+    nothing_lost(report)
+    assert stage.restarts() == 0
+    assert stage.condition("Degraded")["status"] == "False"
+    record(**report, seconds=round(seconds))
+
+
+def test_a_bad_image_and_its_correction(running, record):
+    running.patch({"rollout": {"progressDeadlineSeconds": 10}})
+    running.ready()
+    traffic = running.traffic(servers=2)
+    old = {p["metadata"]["name"]: p["metadata"]["uid"] for p in running.pods()}
+    running.patch({"image": "localhost/imserver:there-is-none"})
+    began = time.monotonic()
+    wait_for("RolloutStuck", lambda: running.condition("Degraded")["reason"] == "RolloutStuck", 60)
+    assert "chat-2 is not ready after 10 s: " in running.condition("Degraded")["message"]
+    assert "there-is-none" in running.condition("Degraded")["message"]
+    kept = {p["metadata"]["name"]: p["metadata"]["uid"] for p in running.pods()}
+    assert {name: kept[name] for name in old} == old, "no further server is touched"
+    running.patch({"image": None, "server": {"pingSeconds": 20}})
+    running.ready()
+    seconds = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    assert not set(old.values()) & {p["metadata"]["uid"] for p in running.pods()}
+    record(**report, seconds=round(seconds))
+
+
+def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(running, record):
+    running.kubectl("scale", "imc", "chat", "--replicas=3")
+    running.ready()
+    traffic = running.traffic(servers=3)
+    began = time.monotonic()
+    for seconds in (20, 21, 22):
+        running.patch({"server": {"pingSeconds": seconds}})
+        time.sleep(9)
+    running.ready(timeout=180)
+    took = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    assert report["codes"] == {}, "every client was moved, none was cut off"
+    record(**report, seconds=round(took))
+
+
+def test_kubectl_rollout_restart_and_an_eviction(running, record):
+    traffic = running.traffic(servers=2)
+    began = time.monotonic()
+    running.kubectl("rollout", "restart", "sts/chat")
+    time.sleep(4)
+    running.ready(timeout=180)
+    eviction = '{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"chat-1"}}'
+    path = f"/api/v1/namespaces/{running.namespace}/pods/chat-1/eviction"
+    running.kubectl("create", "--raw", path, "-f", "-", text=eviction)
+    time.sleep(2)
+    running.ready()
+    seconds = time.monotonic() - began
+    report = settle(traffic)
+    nothing_lost(report)
+    record(**report, seconds=round(seconds))
+
+
+def test_drift_is_healed(running):
+    running.kubectl("delete", "service", "chat", "--wait=true")
+    wait_for("the Service", lambda: "service/chat\n" in running.kubectl("get", "service", "-o", "name"), 10)
+    running.kubectl("patch", "sts", "chat", "--type=merge", "-p", '{"spec":{"replicas":5}}')
+    wait_for("the right size", lambda: get("sts", "chat", namespace=running.namespace)["spec"]["replicas"] == 2, 10)
+    running.kubectl("delete", "pdb", "chat", "--wait=true")
+    wait_for("the budget", lambda: "poddisruptionbudget" in running.kubectl("get", "pdb", "-o", "name"), 45)
+    running.ready()
+
+
+def test_two_clusters_side_by_side_and_a_prefix_used_twice(running):
+    redis = {"url": "redis://valkey:6379"}
+    running.imcluster("other", replicas=1, redis=redis | {"prefix": "other"})
+    running.imcluster("thief", replicas=1, redis=redis)
+    running.ready("other")
+    wait_for("the refusal", lambda: running.condition("Degraded", "thief")["reason"] == "PrefixInUse", 30)
+    assert running.pods("thief") == [], "its servers would fence those of the first"
+    keys = set(running.redis("KEYS", "*"))
+    running.kubectl("delete", "imc", "thief", "--timeout=30s")
+    left = set(running.redis("KEYS", "*"))
+    assert {k for k in keys if k.startswith("{im}")} <= left, "the keys of the owner are not the thief's to remove"
+    running.kubectl("delete", "imc", "other", "--timeout=60s", timeout=70)
+    assert [k for k in running.redis("KEYS", "*") if k.startswith("{other")] == []
+    assert running.condition("Ready")["status"] == "True"
+
+
+def test_deletion_leaves_nothing_behind(running, record):
+    traffic = running.traffic(servers=2, rate=10)
+    began = time.monotonic()
+    running.kubectl("delete", "imc", "chat", "--timeout=60s", timeout=70)
+    seconds = time.monotonic() - began
+    codes = traffic.report()["codes"]
+    assert codes.get("1012", 0) >= 384, codes
+    running.kubectl("delete", "pod", "traffic", "--grace-period=0", "--force")
+    assert [k for k in running.redis("KEYS", "*") if not k.startswith("{im:0}:")] == []
+    selector = "app.kubernetes.io/managed-by=imoperator"
+    kinds = "sts,svc,pdb,sa,ingress,pods"
+    wait_for("the garbage collector", lambda: not running.kubectl("get", kinds, "-l", selector, "-o", "name"), 60)
+    record(seconds=round(seconds))
+
+
+def test_deletion_does_not_wait_for_a_redis_that_is_gone(stage, record):
+    stage.imcluster("lost", redis={"url": "redis://nowhere:6379"})
+    wait_for("the condition", lambda: stage.condition("Degraded", "lost")["reason"] == "RedisUnavailable", 60)
+    began = time.monotonic()
+    stage.kubectl("delete", "imc", "lost", "--timeout=60s", timeout=70)
+    record(seconds=round(time.monotonic() - began))

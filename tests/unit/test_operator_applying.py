@@ -1,0 +1,103 @@
+# What is applied, what is not asked for again, what is removed: the applier and the keeper against an API in memory.
+
+from typing import Any
+
+import pytest
+from lightkube import ApiError
+from lightkube.models.meta_v1 import Status
+
+from imoperator.applying import Applier
+from imoperator.children import owned
+from imoperator.model import Cluster
+from imoperator.names import Key
+from imoperator.spec import parse_spec
+
+CLUSTER = Cluster(Key("ns", "chat"), "uid", 1, parse_spec({"redis": {"url": "redis://r"}}))
+
+
+class FakeApi:
+    """Keeps what is applied; refuses what it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.live: dict[tuple[str, str], dict[str, Any]] = {}
+        self.calls: list[str] = []
+        self.refusing: set[str] = set()
+        self.version = 0
+
+    async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self.calls.append(f"apply {kind} {name}")
+        if kind in self.refusing:
+            raise ApiError(status=Status(code=403, message=f"{kind} is forbidden"))
+        old = self.live.get((kind, name))
+        if old is None or {**old["metadata"], "resourceVersion": ""} != {**manifest["metadata"], "resourceVersion": ""}:
+            self.version += 1
+        found = manifest | {"metadata": manifest["metadata"] | {"resourceVersion": str(self.version)}}
+        self.live[kind, name] = found
+        return found
+
+    async def remove(self, kind: str, key: Key, name: str) -> None:
+        self.calls.append(f"remove {kind} {name}")
+        del self.live[kind, name]
+
+    @staticmethod
+    def prunable(kind: str) -> bool:
+        return kind == "Service"
+
+
+def child(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    return owned(CLUSTER, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi()
+
+
+@pytest.fixture
+def applier(api: FakeApi) -> Applier:
+    return Applier(api)  # type: ignore[arg-type]
+
+
+async def test_what_is_right_is_left_alone_and_the_statefulset_goes_last(api, applier):
+    wanted = [child("StatefulSet", "chat", replicas=2), child("Service", "chat", a=1)]
+    assert await applier.apply(CLUSTER, wanted) == (True, None)
+    assert api.calls == ["apply Service chat", "apply StatefulSet chat"]
+    applier.observed(dict(api.live))
+    assert await applier.apply(CLUSTER, wanted) == (False, None)
+    assert len(api.calls) == 2
+
+
+async def test_an_edit_by_hand_is_undone(api, applier):
+    wanted = [child("Service", "chat", a=1)]
+    await applier.apply(CLUSTER, wanted)
+    edited = dict(api.live)
+    edited["Service", "chat"] = edited["Service", "chat"] | {"spec": {"a": 2}}
+    applier.observed(edited)
+    await applier.apply(CLUSTER, wanted)
+    assert api.calls == ["apply Service chat"] * 2
+
+
+async def test_a_refusal_is_told_until_it_is_over_and_asked_again_only_after_a_look(api, applier):
+    api.refusing = {"Ingress"}
+    wanted = [child("Ingress", "chat", a=1), child("Service", "chat", a=1)]
+    changed, problem = await applier.apply(CLUSTER, wanted)
+    assert changed and problem is not None
+    assert (problem.reason, problem.message) == ("ApplyFailed", "Ingress chat: Ingress is forbidden")
+    assert await applier.apply(CLUSTER, wanted) == (False, problem)
+    assert api.calls.count("apply Ingress chat") == 1
+    api.refusing = set()
+    applier.observed(dict(api.live))
+    assert await applier.apply(CLUSTER, wanted) == (True, None)
+
+
+async def test_what_is_one_too_many_goes_unless_it_is_somebody_elses(api, applier):
+    theirs = child("Service", "theirs")
+    theirs["metadata"]["ownerReferences"][0]["uid"] = "another"
+    for manifest in (child("Service", "chat"), child("Service", "chat-5"), theirs, child("ServiceAccount", "old")):
+        await api.apply(manifest)
+    applier.observed(dict(api.live))
+    changed, _ = await applier.apply(CLUSTER, [child("Service", "chat")])
+    assert changed
+    assert [call for call in api.calls if call.startswith("remove")] == ["remove Service chat-5"]
+    assert (await applier.apply(CLUSTER, [child("Service", "chat")]))[0] is False
