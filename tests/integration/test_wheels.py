@@ -40,7 +40,7 @@ def _run(*command: str | Path) -> str:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheels by the packages' names, built from the sources here."""
     folder = tmp_path_factory.mktemp("wheels")
-    for package in ("helper", "imserver"):
+    for package in ("helper", "imserver", "operator"):
         _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT / package)
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
@@ -49,9 +49,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def install(tmp_path: Path):
     """Installs wheels into a new environment and answers that environment's folder of programs."""
 
-    def install(*wheels: Path) -> Path:
+    def install(*wheels: Path, pins_of: str = "server") -> Path:
         venv.create(tmp_path / "venv", with_pip=True)
-        pins = re.findall(r"^([a-z0-9.-]+==[^ ]+)", (ROOT / "requirements" / "server.txt").read_text(), re.MULTILINE)
+        pins = re.findall(
+            r"^([a-z0-9.-]+==[^ ]+)", (ROOT / "requirements" / f"{pins_of}.txt").read_text(), re.MULTILINE
+        )
         constraints = tmp_path / "constraints.txt"
         constraints.write_text("\n".join(pins))
         programs = tmp_path / "venv" / "bin"
@@ -72,7 +74,7 @@ def _files(wheel: Path) -> set[str]:
 
 
 def test_wheels_hold_all_of_the_package_and_nothing_else(wheels):
-    for folder, name in (("helper", "imhelper"), ("imserver", "imserver")):
+    for folder, name in (("helper", "imhelper"), ("imserver", "imserver"), ("operator", "imoperator")):
         source = ROOT / folder / "src"
         sources = {
             str(path.relative_to(source))
@@ -110,3 +112,11 @@ def test_the_server_installs_with_the_helper_only(wheels, install):
     assert "IM_PORT" in refused.stderr and "zero" in refused.stderr
     version = _run(programs / "python", "-c", "import imserver; print(imserver.__version__)").strip()
     assert f"imserver-{version}-" in wheels["imserver"].name
+
+
+def test_the_operator_installs_without_the_server(wheels, install):
+    programs = install(wheels["imhelper"], wheels["imoperator"], pins_of="operator")
+    assert {"kopf", "lightkube"} <= _installed(programs)
+    assert "imserver" not in _installed(programs), "the operator runs without the server's package"
+    crd = _run(programs / "python", "-m", "imoperator", "crd")
+    assert "kind: CustomResourceDefinition" in crd and "imclusters.imcluster.io" in crd
