@@ -139,6 +139,6 @@ def test_what_is_immutable_can_neither_be_changed_nor_removed(existing, changes,
     assert "must be left as it is" in said and what in said, said
 
 
-def test_the_printer_columns_are_those_that_the_contract_names():
+def test_the_printer_columns_are_those_that_the_contract_names(existing):
     header = kubectl("get", "imc", "-A").splitlines()[0].split()
     assert header == ["NAMESPACE", "NAME", "DESIRED", "READY", "CONNECTIONS", "EPOCH", "STATUS", "AGE"]
