@@ -11,10 +11,10 @@ from typing import Any
 from .._backend._work_aio import SingleFlight
 from .._backend.aio import Link
 from .._backend.common import Call, parse_info
-from ..core.leases import Lease, choose_server, parse_leases
+from ..core.leases import Lease, choose_server, live_names, parse_leases
 from ..core.scripts import load
 from ..core.slots import slot_of
-from ..core.topology import ACTIVE, ServerEntry, Topology
+from ..core.topology import ServerEntry, Topology
 from ..errors import NoServerError, TopologyError
 
 __all__ = ["View"]
@@ -109,8 +109,7 @@ class View:
         topology = self._topology
         if topology is None:
             return None
-        limit = topology.limits.lease_seconds
-        live = {name for name, (lease, age) in self.leases.items() if age <= limit and lease.state == ACTIVE}
+        live = live_names(self._leases, topology.limits.lease_seconds, self._age())
         return choose_server(topology, slot_of(client_id, topology.slots), client_id, live, avoid)
 
     def _question(self) -> Call:

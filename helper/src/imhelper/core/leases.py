@@ -55,9 +55,9 @@ def parse_leases(flat: Iterable[bytes], now_ms: int) -> dict[str, Lease]:
     return leases
 
 
-def live_names(leases: Mapping[str, Lease], lease_seconds: float) -> set[str]:
-    """The servers whose lease is alive and that don't drain."""
-    return {n for n, at in leases.items() if at.age <= lease_seconds and at.state == ACTIVE}
+def live_names(leases: Mapping[str, Lease], lease_seconds: float, passed: float = 0.0) -> set[str]:
+    """The servers whose lease is alive and that don't drain, `passed` seconds after the leases were read."""
+    return {n for n, at in leases.items() if at.age + passed <= lease_seconds and at.state == ACTIVE}
 
 
 def matches(server: ServerEntry, avoid: str | None) -> bool:
