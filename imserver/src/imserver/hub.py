@@ -241,10 +241,10 @@ class Hub:
             answer += entries.hello(client, self.settings.server_name, pos, bool(recovered), ping)
         self.stats.handshakes["ok"] += 1
         socket.opened(answer)
-        if socket.state == OPEN and socket.at == slot.n:
-            socket.go_live()
-        elif socket.state == OPEN and socket.at < slot.n:
+        if socket.state == OPEN and socket.behind(slot.n):
             self.replayer.want(slot)
+        elif socket.state == OPEN and socket.at == slot.n:
+            socket.go_live()
 
     def _slot(self, number: int, group: int, last: StreamId) -> Slot:
         slot = self.slots.get(number)
