@@ -119,12 +119,13 @@ def build(
 ) -> tuple[list[Fields], list[bytes], dict[bytes, list[tuple[int, int | None]]], set[bytes]]:
     """The log that the steps make; what `me` must get after entry `start`; its view at the end and its channels.
 
-    It can go offline, which is written into no log, up to entry `online_since`.
+    It can go offline, which is written into no log, in the first `online_since` steps; `start` is a number of entries.
     """
     log: list[Fields] = []
     wanted: list[bytes] = []
     view: dict[bytes, list[tuple[int, int | None]]] = {}
-    for n, step in enumerate(steps, 1):
+    for index, step in enumerate(steps):
+        n = len(log) + 1
         payload = b"p%d" % n
         word, _, chan = step.partition(" ")
         name = (chan or word).encode()
@@ -146,9 +147,8 @@ def build(
             if inside:
                 spans[-1] = (spans[-1][0], n)
         elif word == "offline":
-            log.append([b"x", b"unknown kind"])
             got = False
-            for ended in view.values() if n <= online_since else ():
+            for ended in view.values() if index < online_since else ():
                 if ended and ended[-1][1] is None:
                     ended[-1] = (ended[-1][0], n)
         else:
@@ -187,17 +187,21 @@ async def test_a_replay_gives_what_a_member_would_have_seen_whatever_the_pauses(
     st.lists(st.integers(0, 5), max_size=12),
 )
 @example(["join x", "msg", "x", "offline", "msg"], 0.2, 0.8, 0.9, [], [])
+@example(["join x", "msg", "x", "offline", "x"], 0.2, 0.8, 0.0, [], [])
+@example(["join x", "msg", "x", "offline", "x"], 0.2, 0.8, 0.3, [], [])
 @example(["join x", "leave x", "x", "join x", "x"], 0.0, 1.0, 1.0, [], [1, 1, 1])
 async def test_a_reader_that_is_behind_what_a_handshake_knew_changes_nothing(
     steps, behind, later, lagging, rooms, batches
 ):
     """Found by chaos: a client went offline and came back, all before the server's reader had caught up."""
-    start = int(len(steps) * behind)
-    joined = start + int((len(steps) - start) * later)
-    log, wanted, _, chans = build(steps, start, online_since=joined)
-    world = World(log, lag=int(len(steps) * lagging))
-    view = build(steps[:joined], 0, online_since=joined)[2]
-    socket = Replaying(world.slot, start, joined, view, list(rooms))
+    # In steps: where the client's earlier socket was, and when the handshake looked.
+    before = int(len(steps) * behind)
+    seen = before + int((len(steps) - before) * later)
+    start = len(build(steps[:before], 0)[0])
+    log, wanted, _, chans = build(steps, start, online_since=seen)
+    world = World(log, lag=int(len(log) * lagging))
+    known, _, view, _ = build(steps[:seen], 0, online_since=seen)
+    socket = Replaying(world.slot, start, len(known), view, list(rooms))
     for batch in [*batches, len(steps)]:
         await world.feed(socket)
         world.read(batch)

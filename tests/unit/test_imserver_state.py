@@ -41,7 +41,7 @@ class Indexes(RuleBasedStateMachine):
         """What a socket that read everything, and perhaps more, knows: spans past, present and to come."""
         spans: Intervals = {b"was": [(1, 5)], b"will be": [(self.n + 1, None)]}
         for number, (chan, joined) in enumerate(self.chans.get(client, {}).items()):
-            spans[chan] = [(1, 2), (joined, self.n + 1 if number % 2 else None)]
+            spans[chan] = [(1, 2), (joined, self.n + 2 if number % 2 else None)]
         return spans
 
     @rule(client=CLIENTS, envelope=st.booleans())

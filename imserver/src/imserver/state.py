@@ -109,9 +109,10 @@ class Slot:
         socket.live = True
         member.live += 1
         if member.live == 1:
-            # A replay may have read beyond the cursor; what comes after it, the live flow brings.
+            # A replay may have read beyond the cursor; what comes after it, the live flow brings. An end right behind
+            # the cursor may have no entry: that of one that went offline.
             n = self.n
-            chans = {c: j for c, spans in view.items() for j, end in spans if j <= n and (end is None or end > n)}
+            chans = {c: j for c, spans in view.items() for j, end in spans if j <= n and (end is None or end > n + 1)}
             member.chans = chans or None
         for chan in member.chans or ():
             self._add(chan, socket)
