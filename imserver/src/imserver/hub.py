@@ -213,7 +213,7 @@ class Hub:
             return
         _, client, socket.metadata, last, start, recovered, chans, past, pending, others = reply
         if others:
-            start = await self.inquiry.oldest(start, others, group)
+            start = await self.inquiry.oldest(start, others, wanted.slot, group)
         if socket.state != ADMITTING:
             self.presence.gone(group, number, start)
             return
