@@ -4,11 +4,13 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imhelper import ImHelper
+from imhelper.errors import NoServerError, RedisUnavailableError
 from tests.chaos.device import Device
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger, now
@@ -17,6 +19,7 @@ from tests.chaos.store import Store
 from tests.chaos.traffic import Traffic, make_clients
 from tests.chaos.verdict import Judge, Verdict
 from tests.chaos.world import World
+from tests.support.waiting import eventually
 
 __all__ = ["Options", "Outcome", "run"]
 
@@ -48,6 +51,11 @@ class Options:
     fsync: str
     sentinel: bool
     folder: Path
+
+    @property
+    def store(self) -> str:
+        """The kind of Redis, for a reader."""
+        return "a primary, a replica and three Sentinels" if self.sentinel else "one server"
 
 
 @dataclass
@@ -86,6 +94,8 @@ async def run(options: Options) -> Outcome:
 
 
 async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, world: World, helper: ImHelper) -> Outcome:
+    # Until the table names all of them, clients go to the first: faults of the others would meet nobody.
+    await eventually(lambda: _tabled(helper, options.servers), 30, "a topology of all servers")
     devices = make_clients(ledger, helper, options.clients, rng)
     listeners = Listeners(helper, random.Random(options.seed))
     await listeners.start()
@@ -94,7 +104,8 @@ async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, wor
         device.start()
         await asyncio.sleep(1 / CONNECT_RATE)
     await _until(lambda: all(d.connected for d in devices), 30)
-    log.info("%d devices of %d clients are connected", len(devices), options.clients)
+    spread = Counter(d.server for d in devices if d.server is not None)
+    log.info("devices of %d clients are connected: %s", options.clients, sorted(spread.values()))
     traffic = Traffic(ledger, helper, devices, rng, options.rate, options.grace)
     await traffic.fill_chans()
     faults = Faults(world, ledger, devices, rng, options.faults, options.lease, options.grace)
@@ -114,7 +125,17 @@ async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, wor
     outcome.settled = now() - began
     await listeners.stop()
     ticker.cancel()
+    # The processes end next: that is no close of the run's.
+    for device in devices:
+        device.leave()
     return outcome
+
+
+async def _tabled(helper: ImHelper, servers: int) -> bool:
+    try:
+        return len((await helper.topology()).servers) == servers
+    except (NoServerError, RedisUnavailableError):
+        return False
 
 
 async def _until(condition: object, timeout: float) -> bool:

@@ -9,11 +9,16 @@ from tests.chaos.ledger import Client, DeviceBook, Ledger, Send
 from tests.chaos.presence import judge_presence
 from tests.chaos.rules import Rules, around, describe, name_of
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["BY_REDIS", "COLUMNS", "Judge", "Verdict"]
 
 COLUMNS = (
     *("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts"),
     *("events", "event bus", "ghosts", "other"),
+)
+# What Redis itself lost after it had acknowledged it, and how envelope clients were told; counted apart.
+BY_REDIS = (
+    *("lost by Redis, client told", "lost by Redis, plain client", "receipts lost by Redis"),
+    *("4002 after a loss", "recovered: false after a loss"),
 )
 
 
