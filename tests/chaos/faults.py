@@ -161,7 +161,11 @@ class Faults:
         await asyncio.sleep(seconds)
         victim.process.thaw()
         thawed, ends = now(), len(victim.exits)
-        await asyncio.sleep(self._lease)
+        for _ in range(10):
+            await asyncio.sleep(self._lease)
+            if not self._redis_busy or len(victim.exits) > ends:
+                break
+            # Only Redis can tell it what became of it.
         if len(victim.exits) == ends:
             # Nobody could judge it meanwhile (Redis was away): it goes on as if nothing had been.
             for connection in held:

@@ -101,6 +101,14 @@ class Rules:
                 total += min(ended, fault.ended) - max(began, fault.began) + self.lease
         return total
 
+    def freezes(self, began: float, ended: float) -> float:
+        """Seconds of frozen servers between two times: what is told to them meanwhile, they learn when they wake."""
+        return sum(
+            min(ended, fault.ended) - max(began, fault.began)
+            for fault in self.ledger.faults
+            if fault.kind in ("freeze", "stutter") and fault.began < ended and fault.ended > began
+        )
+
     def steady(self, book: DeviceBook, began: float, ended: float) -> bool:
         """Whether a device was connected, undisturbed, from well before a span until well after it."""
         return any(
@@ -116,13 +124,19 @@ class Rules:
             for c in client.devices[0].connections
         )
 
-    def cut_near(self, connection: Connection, send: Send) -> bool:
-        """Whether the message may have been written to a socket whose client had gone without a word."""
+    def cut_near(self, books: list[DeviceBook], send: Send) -> bool:
+        """Whether the message may have been written to a socket whose client had gone without a word: as it came, or
+        when that socket was given what its client had missed. Never if a device was there when the message was sent."""
         assert send.ended is not None
+        if any(self.steady(book, send.began, send.ended) for book in books):
+            return False
+        return any(self._cut_soon(c, send.began, send.ended) for book in books for c in book.connections)
+
+    def _cut_soon(self, connection: Connection, began: float, ended: float) -> bool:
         if connection.orderly or connection.closed is None:
             return False
-        began = (connection.frozen or connection.closed) - self.slack - self.outages(send.began, connection.closed)
-        return began < send.ended and send.began < connection.closed + self.slack
+        doubt = (connection.frozen or connection.closed) - self.slack - self.outages(began, connection.closed)
+        return doubt < max(ended, connection.opened) and began < connection.closed + self.slack
 
 
 def name_of(client: Client, book: DeviceBook) -> str:

@@ -131,7 +131,7 @@ class Judge:
         at = bisect_left(offs, send.began - rules.slack)
         if at < len(offs) and offs[at] - send.ended < 2 * (rules.lease + rules.grace) + 10:
             v.counts["not delivered before the client went offline"] += 1
-        elif any(rules.cut_near(c, send) for b in missing for c in b.connections):
+        elif rules.cut_near(missing, send):
             v.counts["plain: given to a socket that was cut"] += 1
         else:
             book = missing[0]
@@ -237,9 +237,8 @@ class Judge:
             return
         books = self._ledger.clients[receiver].devices
         if got[0].status == "delivered":
-            if not any(send.uid in b.arrived for b in books) and not any(
-                rules.cut_near(c, send) for b in books for c in b.connections if not b.envelope
-            ):
+            cut = not books[0].envelope and rules.cut_near(books, send)
+            if not any(send.uid in b.arrived for b in books) and not cut:
                 v.fault("receipts", f"{who} says delivered, and nobody got it")
         elif rules.online_throughout(
             receiver, send.began - rules.slack, got[0].at + rules.slack

@@ -95,6 +95,24 @@ def test_what_a_cut_socket_was_given_may_be_missing_to_a_plain_client_only(ledge
 
 
 @pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("opened", [29.5, 22.5], ids=["just before it was cut", "long before it was cut"])
+def test_so_may_what_was_replayed_to_a_socket_just_before_it_was_cut(ledger, number, opened):
+    reconnect(ledger, number, 19.0, opened, recovered=True)
+    reconnect(ledger, number, 30.0, 31.0, recovered=True, code=1006)
+    book_of(ledger, number).connections[1].orderly = False
+    send(ledger, 1, number, at=20.0)
+    assert wrong(ledger) == ({} if number == PLAIN and opened > 29 else {"lost": 1})
+
+
+def test_a_cut_later_on_excuses_nothing_that_a_connected_client_should_have_had(ledger):
+    reconnect(ledger, PLAIN, 29.0, 29.5)
+    reconnect(ledger, PLAIN, 30.0, 31.0, code=1006)
+    book_of(ledger, PLAIN).connections[1].orderly = False
+    send(ledger, 1, PLAIN, at=20.0)
+    assert wrong(ledger) == {"lost": 1}
+
+
+@pytest.mark.parametrize("number", BOTH)
 def test_order_and_repeats_on_one_socket(ledger, number):
     send(ledger, 1, number, at=20.0)
     send(ledger, 2, number, at=21.0)
@@ -228,6 +246,14 @@ def test_a_socket_that_a_disconnect_left_open(ledger):
     ledger.clients[ENVELOPE].disconnects.append(Change(20.0, 20.1))
     assert wrong(ledger) == {"other": 1}
     book_of(ledger, ENVELOPE).connections[0].closed = 20.2
+    assert wrong(ledger) == {}
+
+
+def test_a_frozen_server_and_an_absent_redis_make_the_end_after_a_disconnect_late(ledger):
+    ledger.clients[ENVELOPE].disconnects.append(Change(20.0, 20.1))
+    reconnect(ledger, ENVELOPE, 45.0, 46.0, recovered=True)
+    assert wrong(ledger) == {"other": 1}
+    ledger.faults += [Fault("freeze", "s0", 21.0, 26.0), Fault("redis-outage", "4 s", 24.0, 28.0)]
     assert wrong(ledger) == {}
 
 

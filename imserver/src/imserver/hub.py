@@ -4,7 +4,6 @@ One event loop, no locks: what has no `await` in it happens at once."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -92,11 +91,13 @@ class Hub:
         self.writes_lost: Callable[[int], None] = lambda group: None
         # Set by the lease keeper: makes it beat at once.
         self.poke: Callable[[], None] = lambda: None
-        self._numbers = itertools.count(1)
+        self._newest = 0
         self._handshakes = 0
         self._gate: Gate[tuple[Socket, Wanted, bytes]] = Gate(GATE_RATE, GATE_BURST, GATE_ROOM)
         # The numbers of sockets that Redis may record before they are open here.
         self.admitting: set[int] = set()
+        # Those of handshakes that Redis may carry out yet, though nobody waits for them any more.
+        self.doubtful: set[int] = set()
         self._jobs: set[asyncio.Task[None]] = set()
 
     # What others ask.
@@ -118,6 +119,10 @@ class Hub:
     def members(self) -> int:
         """How many clients have a socket here."""
         return sum(len(s.members) for s in self.slots.values())
+
+    def settled(self) -> int:
+        """The number up to which each socket is indexed here or gone: none that Redis records is under way."""
+        return min(self.admitting | self.doubtful, default=self._newest + 1) - 1
 
     # Admission.
 
@@ -171,7 +176,8 @@ class Hub:
             log.error("a job of the server failed", exc_info=task.exception())
 
     async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
-        number = socket.number = next(self._numbers)
+        self._newest += 1
+        number = socket.number = self._newest
         self.admitting.add(number)
         try:
             await self._record(socket, wanted, answer)
@@ -194,6 +200,7 @@ class Hub:
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, NOT_BEGUN)
+            self.doubtful.add(number)
             # The script may run yet, even after the socket's end was told: look again once Redis answers.
             self.presence.restore()
             _refuse(socket, NOT_READY)

@@ -51,7 +51,8 @@ class Presence:
         self._restore = asyncio.Event()
         # A position must never be on record before the receipts of what lies before it: nobody would ask for it again.
         self._telling = asyncio.Lock()
-        self._sent: dict[int, bytes] = {}
+        # What was told of each slot: the position, and the number up to which its sockets are known to it.
+        self._sent: dict[int, tuple[bytes, int]] = {}
         self._ended: dict[int, bytes] = {}
         self._told: deque[tuple[float, list[int]]] = deque()
 
@@ -102,7 +103,7 @@ class Presence:
                 await self._flush_gone(group)
 
     async def _flush_gone(self, group: int) -> None:
-        hub, queue = self._hub, self._gone[group]
+        hub, queue = self._hub, self._gone.get(group, deque())
         grace = int(hub.settings.grace_seconds * 1000)
         while queue:
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
@@ -149,18 +150,29 @@ class Presence:
                     self._sent.pop(slot.number, None)
 
     async def _positions(self) -> None:
-        told: dict[int, list[tuple[int, bytes]]] = {}
-        for slot in self._hub.slots.values():
-            if slot.plain:
-                position = _position(slot)
-                if self._sent.get(slot.number) != position:
-                    told.setdefault(slot.group, []).append((slot.number, position))
-        for group, items in told.items():
-            args = [x for item in items for x in item]
+        hub = self._hub
+        for group in range(hub.groups):
             async with self._telling:
+                # Who is gone counts for nothing below, so that Redis must know before where they ended.
+                await self._flush_gone(group)
+                upto, items = hub.settled(), self._unsent(group)
+                if not items:
+                    continue
+                args = [x for item in items for x in item]
                 await self._flush_acks(group)
-                await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
-            self._sent.update(items)
+                await hub.link.eval(scripts.load("positions"), group, hub.boot, upto, *args)
+            self._sent.update({number: (position, upto) for number, position in items})
+
+    def _unsent(self, group: int) -> list[tuple[int, bytes]]:
+        """Slots of a group, with the position of their plain sockets, of which Redis does not know that."""
+        found = []
+        for slot in self._hub.slots.values():
+            if slot.plain and slot.group == group:
+                position = _position(slot)
+                told, upto = self._sent.get(slot.number, (b"", 0))
+                if told != position or slot.newest > upto:
+                    found.append((slot.number, position))
+        return found
 
     def restore(self) -> None:
         """Redis may have lost writes: compare what it records with what this server holds, as soon as it answers."""
@@ -173,8 +185,10 @@ class Presence:
             self._restore.clear()
             self._sent.clear()
             try:
+                doubtful = set(self._hub.doubtful)
                 for group in range(self._hub.groups):
                     await self._restore_group(group)
+                self._hub.doubtful -= doubtful
             except RedisUnavailableError as error:
                 log.warning("comparing what Redis records waits: %s", error)
                 self._restore.set()

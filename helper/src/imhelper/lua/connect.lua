@@ -65,8 +65,7 @@ else
       local other, on = string.match(sockets[i], '^(.-)%.(.*)$')
       local ostart, omode = parse_socket(sockets[i + 1])
       if omode == 'p' then
-        local pos = redis.call('HGET', T .. ':bp:' .. other, slot) or ostart
-        if before(pos, ostart) then pos = ostart end
+        local pos = reported(other, on, slot, ostart)
         if redis.call('SISMEMBER', T .. ':boots', other) == 1 then
           for _, x in ipairs({other, on, pos}) do others[#others + 1] = x end
         elseif before(pos, start) then

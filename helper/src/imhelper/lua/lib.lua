@@ -122,6 +122,14 @@ local function before(a, b)
   return am < bm or (am == bm and an < bn)
 end
 
+-- Where a plain socket of a boot was: what the boot reported of the slot, if it knew the socket when it did; else where
+-- the socket started. A report that is older than the socket says nothing about it.
+local function reported(boot, n, slot, start)
+  local upto, id = string.match(redis.call('HGET', T .. ':bp:' .. boot, slot) or '', '^(%d+) (.+)$')
+  if not id or tonumber(n) > tonumber(upto) or before(id, start) then return start end
+  return id
+end
+
 -- The last socket of a client went away: grace starts, or presence ends at once when there is none.
 local function last_socket_gone(client, slot, meta, grace, pos)
   redis.call('DEL', T .. ':sk:' .. client)
