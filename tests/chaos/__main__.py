@@ -12,9 +12,12 @@ from pathlib import Path
 
 import uvloop
 
-from tests.chaos.faults import FAULTS, LOSSY, SENTINEL, SINGLE
+from tests.chaos.cluster import ClusterStore
+from tests.chaos.faults import CLUSTER, FAULTS, LOSSY, SENTINEL, SINGLE
 from tests.chaos.report import Line, line, summary, table
 from tests.chaos.run import Options, Outcome, run
+from tests.chaos.sentinel import SentinelStore
+from tests.chaos.store import Store
 
 log = logging.getLogger("chaos")
 
@@ -50,18 +53,32 @@ def _options() -> tuple[list[int], Options]:
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=500, help="messages a second")
     parser.add_argument("--faults", type=_faults, help="none, or some: kill,freeze,…; otherwise all")
-    parser.add_argument("--losses", action="store_true", help="Redis may lose what it acknowledged, too")
-    parser.add_argument("--sentinel", action="store_true", help="a primary, a replica and three Sentinels")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--losses", action="store_true", help="one Redis, which may lose what it acknowledged")
+    kind.add_argument("--sentinel", action="store_true", help=SentinelStore.kind)
+    kind.add_argument("--cluster", action="store_true", help=ClusterStore.kind)
     parser.add_argument("--every", type=float, nargs=2, default=(1.5, 5.0), help="seconds between two faults")
     parser.add_argument("--lease", type=float, default=3.0, help="seconds")
     parser.add_argument("--grace", type=float, default=6.0, help="seconds")
     parser.add_argument("--fsync", choices=("always", "everysec"), default="always", help="Redis's appendfsync")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, kept; otherwise kept only on failure")
     args = parser.parse_args()
-    chosen = {k: v for k, v in vars(args).items() if k not in ("keep", "losses", "seed")}
+    chosen = {k: v for k, v in vars(args).items() if k not in ("keep", "losses", "sentinel", "cluster", "seed")}
+    store, possible = _kind(args)
     if args.faults is None:
-        chosen["faults"] = SENTINEL if args.sentinel else LOSSY if args.losses else SINGLE
-    return args.seed, Options(**chosen, seed=args.seed[0], folder=args.keep or Path())
+        chosen["faults"] = possible
+    elif impossible := sorted(set(args.faults) - set(possible) - ({*LOSSY} if store is Store else set())):
+        parser.error(f"{', '.join(impossible)}: not with {store.kind}")
+    return args.seed, Options(**chosen, seed=args.seed[0], store=store, folder=args.keep or Path())
+
+
+def _kind(args: argparse.Namespace) -> tuple[type[Store], list[str]]:
+    """The Redis of the run, and what `all` faults are there."""
+    if args.cluster:
+        return ClusterStore, CLUSTER
+    if args.sentinel:
+        return SentinelStore, SENTINEL
+    return Store, LOSSY if args.losses else SINGLE
 
 
 def _run(options: Options) -> Outcome:

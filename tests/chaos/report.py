@@ -41,7 +41,7 @@ def table(options: Options, outcome: Outcome) -> str:
     done: list[tuple[str, object]] = [
         ("seed", options.seed),
         ("run", f"{options.seconds:g} s, {options.servers} servers, {options.rate:g} messages/s"),
-        ("Redis", f"{options.store}, appendfsync {options.fsync}"),
+        ("Redis", f"{options.store.kind}, appendfsync {options.fsync}"),
         ("clients", f"{options.clients} with {devices} devices"),
         ("lease, grace", f"{options.lease:g} s, {options.grace:g} s"),
         ("faults", _counted(Counter(f.kind for f in ledger.faults), " ")),

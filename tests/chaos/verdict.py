@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from tests.chaos.ledger import Client, DeviceBook, Ledger, Send
+from tests.chaos.ledger import Client, Connection, DeviceBook, Ledger, Send
 from tests.chaos.presence import judge_presence
 from tests.chaos.rules import Rules, around, describe, name_of
 
@@ -159,17 +159,28 @@ class Judge:
             if not client.envelope:
                 self._plain_repeat(v, client, book, uid, at)
         for connection in book.connections:
-            after_loss = any((connection.closed or connection.opened) > at for at in self._ledger.losses)
-            if connection.since and not connection.recovered:
-                if after_loss:
-                    v.counts["recovered: false after a loss"] += 1
-                else:
-                    v.fault("gaps", f"{name_of(client, book)} was not recovered at {connection.opened:.3f}")
-            if connection.code == 4002:
-                if after_loss:
-                    v.counts["4002 after a loss"] += 1
-                else:
-                    v.fault("gaps", f"{name_of(client, book)} was closed with 4002 at {connection.closed or 0:.3f}")
+            self._told(v, client, book, connection)
+
+    def _told(self, v: Verdict, client: Client, book: DeviceBook, connection: Connection) -> None:
+        """What a connection was told of a gap, and of itself: each needs a reason."""
+        at = connection.closed or connection.opened
+        # A primary that was replaced in good order lost nothing; but who was connected to the old one can't know that.
+        reason = any(at > other for other in (*self._ledger.losses, *self._ledger.switches))
+        if connection.since and not connection.recovered:
+            if reason:
+                v.counts["recovered: false after a loss"] += 1
+            else:
+                v.fault("gaps", f"{name_of(client, book)} was not recovered at {connection.opened:.3f}")
+        if connection.code == 4002:
+            if reason:
+                v.counts["4002 after a loss"] += 1
+            else:
+                v.fault("gaps", f"{name_of(client, book)} was closed with 4002 at {at:.3f}")
+        if connection.code == 4001:
+            if connection.slow is not None:
+                v.counts["4001 to those that did not read"] += 1
+            else:
+                v.fault("other", f"{name_of(client, book)} was closed with 4001 at {at:.3f}, and had read all along")
 
     def _order(self, v: Verdict, client: Client, book: DeviceBook, uids: list[int]) -> None:
         """What was accepted before another was begun must come before it."""

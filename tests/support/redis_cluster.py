@@ -1,5 +1,5 @@
 # A Redis Cluster of three primaries for tests, made by the cluster commands themselves.
-# It proves that what a script touches hangs together by hash tags; it holds no replicas.
+# It proves that what a script touches hangs together by hash tags; replicas come where a failover is tried.
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,3 +34,17 @@ def _complete(node: RedisServer, nodes: int) -> bool:
     with node.client() as client:
         info = client.cluster("INFO")
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
+
+
+def add_replicas(masters: Sequence[RedisServer], replicas: Sequence[RedisServer]) -> None:
+    """Give each primary of a cluster an empty node as its replica, and wait until all know of all."""
+    nodes = [*masters, *replicas]
+    for replica in replicas:
+        bus = replica.arguments[replica.arguments.index("--cluster-port") + 1]
+        masters[0].command("CLUSTER", "MEET", "127.0.0.1", replica.port, bus)
+    for node in nodes:
+        wait_until(partial(_complete, node, len(nodes)), 30, f"a whole cluster at {node.name}")
+    for master, replica in zip(masters, replicas, strict=True):
+        name = master.command("CLUSTER", "MYID")
+        assert isinstance(name, bytes)
+        replica.command("CLUSTER", "REPLICATE", name)

@@ -10,9 +10,10 @@ from tests.chaos.__main__ import seeds_of
 from tests.chaos.ledger import Ledger
 from tests.chaos.report import Line, line, summary, table
 from tests.chaos.run import Options, Outcome
+from tests.chaos.store import Store
 from tests.chaos.verdict import BY_REDIS, COLUMNS, Verdict
 
-OPTIONS = Options(7, 60, 4, 200, 80, ["kill"], (1, 2), 3, 6, "always", False, Path("logs"))
+OPTIONS = Options(7, 60, 4, 200, 80, ["kill"], (1, 2), 3, 6, "always", Store, Path("logs"))
 
 
 def outcome() -> Outcome:
