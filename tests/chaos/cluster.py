@@ -1,27 +1,27 @@
 # The Redis of a run as a Redis Cluster of three primaries with a replica each, and how its hash slots are moved:
 # key by key, as redis-cli and older operators do, or at once, as Valkey 9 can.
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import redis
-from redis.crc import key_slot
 
 from imhelper.core.keys import global_tag, group_tag
 from imhelper.core.slots import CLUSTER_GROUPS
 from tests.chaos.store import Store
-from tests.support.redis_cluster import NODES, add_replicas, cluster_options, join_cluster
+from tests.support.redis_cluster import (
+    NODES,
+    add_replicas,
+    cluster_options,
+    holder_of,
+    join_cluster,
+    migrate_slot,
+    move_slot,
+)
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 __all__ = ["ClusterStore"]
 
-MIGRATE_KEYS = 20
-# Between two batches of keys, so that the business meets a slot that is neither here nor there.
 MIGRATE_PAUSE_SECONDS = 0.05
-MOVE_SECONDS = 60
 
 
 class ClusterStore(Store):
@@ -82,48 +82,15 @@ class ClusterStore(Store):
         return bool(info["cluster_state"] == "ok" and info["cluster_slots_ok"] == "16384")
 
     def holder(self, tag: str) -> RedisServer:
-        """The primary that answers for a hash tag: the one that does not send the caller elsewhere."""
-        for server in self.primaries():
-            try:
-                server.command("EXISTS", tag)
-            except (redis.ResponseError, redis.ConnectionError):
-                continue
-            return server
-        raise AssertionError(f"no node of the cluster serves {tag}")
+        """The primary that answers for a hash tag."""
+        return holder_of(self.primaries(), tag)
 
     # Moving a slot.
 
     def move(self, tag: str, old: RedisServer, new: RedisServer) -> None:
-        """Key by key (https://valkey.io/commands/cluster-setslot/): clients are asked to ask the other meanwhile."""
-        slot, (of_old, of_new) = key_slot(tag.encode()), self._ids((old, new))
-        new.command("CLUSTER", "SETSLOT", slot, "IMPORTING", of_old)
-        old.command("CLUSTER", "SETSLOT", slot, "MIGRATING", of_new)
-        deadline = time.monotonic() + MOVE_SECONDS
-        while keys := self._keys(old, slot):
-            assert time.monotonic() < deadline, f"slot {slot} is not empty after {MOVE_SECONDS} s"
-            old.command("MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "KEYS", *keys)
-            time.sleep(MIGRATE_PAUSE_SECONDS)
-        # The new one first, or nobody serves the slot for a moment.
-        for server in (new, old, *(s for s in self.primaries() if s not in (old, new))):
-            server.command("CLUSTER", "SETSLOT", slot, "NODE", of_new)
+        """Key by key, in small batches, so that the business meets a slot that is neither here nor there."""
+        move_slot(self.primaries(), tag, old, new, pause=MIGRATE_PAUSE_SECONDS)
 
     def migrate(self, tag: str, old: RedisServer, new: RedisServer) -> None:
-        """At once (https://valkey.io/commands/cluster-migrateslots/): the slot has one owner at each moment."""
-        slot, (of_new,) = key_slot(tag.encode()), self._ids((new,))
-        old.command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", of_new)
-        wait_until(lambda: self._serves(new, tag), MOVE_SECONDS, f"{tag} at {new.name}")
-
-    def _serves(self, server: RedisServer, tag: str) -> bool:
-        try:
-            server.command("EXISTS", tag)
-        except redis.ResponseError:
-            return False
-        return True
-
-    def _keys(self, server: RedisServer, slot: int) -> Sequence[bytes]:
-        reply: Any = server.command("CLUSTER", "GETKEYSINSLOT", slot, MIGRATE_KEYS)
-        return list(reply)
-
-    def _ids(self, servers: Sequence[RedisServer]) -> list[str]:
-        replies: list[Any] = [s.command("CLUSTER", "MYID") for s in servers]
-        return [reply.decode() for reply in replies]
+        """At once: the slot has one owner at each moment."""
+        migrate_slot(tag, old, new)
