@@ -77,10 +77,13 @@ class ServerFaults:
             return None
         seconds = self._scene.lease + self._scene.rng.uniform(0.5, 0.9) * self._scene.grace
         self._scene.note(f"freeze {victim.name} for {seconds:.1f} s")
-        held = self._mark_dead(victim)
+        began = now()
+        self._mark_dead(victim)
         victim.frozen = True
         victim.process.freeze()
         await asyncio.sleep(seconds)
+        # Some had their answer on its way when it froze.
+        held = self._mark_dead(victim, began)
         victim.process.thaw()
         thawed, ends = now(), len(victim.exits)
         for _ in range(10):

@@ -134,8 +134,8 @@ class Judge:
         elif rules.cut_near(missing, send):
             v.counts["plain: given to a socket that was cut"] += 1
         else:
-            book = missing[0]
-            v.fault("lost", f"{name_of(client, book)} never got {describe(send)}; {around(book.connections, send)}")
+            seen = " | ".join(around(book.connections, send) for book in missing)
+            v.fault("lost", f"{name_of(client, missing[0])} never got {describe(send)}; {seen}")
 
     def _device(self, v: Verdict, client: Client, book: DeviceBook) -> None:
         for uid in book.order:

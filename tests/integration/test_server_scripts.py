@@ -46,8 +46,8 @@ class Client:
         )
         return reply
 
-    async def close(self, n: int, grace: int = 60000) -> int:
-        gone: int = await self.link.eval(load("close"), 0, self.boot, grace, *RETENTION, n, "")
+    async def close(self, n: int, grace: int = 60000, place: str = "") -> int:
+        gone: int = await self.link.eval(load("close"), 0, self.boot, grace, *RETENTION, n, place)
         return gone
 
     async def reclaim(self, batch: int = 100, grace: int = 0) -> list[int]:
@@ -132,6 +132,26 @@ async def test_a_report_that_is_older_than_a_plain_socket_says_nothing_of_it(lin
     else:
         # The server asks b2, which is dead; then what is on record counts.
         assert others == [b"b2", b"1", place.encode()]
+
+
+async def test_the_place_of_a_device_that_went_is_kept_for_the_next_one_within_grace(link):
+    """A handshake that came to nothing must not take with it what the client missed, though another device is there."""
+    server = await Client(link, "b1").start()
+    await server.connect(1, await server.mint(), mode="p")
+    place = await server.send(1)
+    assert await server.close(1, place=place) == 1
+    await server.send(2)
+    assert (await server.connect(2, await server.mint(), mode="p"))[4].decode() == place
+    later = await server.send(3)
+    assert (await server.connect(3, await server.mint(), mode="p"))[9] == [b"b1", b"2", place.encode()]
+    assert await server.close(2) == 1, "it was given nothing"
+    assert await server.close(3, place=later) == 1, "the last one, and not the earliest"
+    await server.connect(4, await server.mint(), mode="e")
+    assert (await server.connect(5, await server.mint(), mode="p"))[4].decode() == place
+    assert (await server.connect(6, await server.mint(), mode="p"))[4].decode() == later
+    await server.close(5, grace=1, place=place)
+    await asyncio.sleep(0.01)
+    assert (await server.connect(7, await server.mint(), mode="p"))[4].decode() == later, "grace has ended"
 
 
 async def test_a_reclaim_goes_in_bounded_batches_that_another_can_go_on_with(link):

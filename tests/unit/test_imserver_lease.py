@@ -12,6 +12,7 @@ from imserver.app import EXIT_FENCED, Server
 from imserver.lease import Fenced, LeaseKeeper
 from imserver.settings import load_settings
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 BOOT = "me"
 
@@ -62,9 +63,7 @@ async def test_beats_go_on_while_reclaims_and_orphans_wait_for_a_group(hub):
     keeper = LeaseKeeper(hub, None)
     running = asyncio.create_task(keeper.run())
     try:
-        async with asyncio.timeout(20):
-            while hub.link.beats < 12 or not {"reclaim", "orphans"} <= set(hub.link.asked):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: hub.link.beats >= 12 and {"reclaim", "orphans"} <= set(hub.link.asked), 20)
         assert hub.link.asked.count("orphans") == 1, "the next look waits for this one"
         assert hub.redis_up
     finally:

@@ -213,7 +213,7 @@ class Hub:
             return
         _, client, socket.metadata, last, start, recovered, chans, past, pending, others = reply
         if others:
-            start = await self.inquiry.oldest(start, others, group)
+            start = await self.inquiry.oldest(start, others, wanted.slot, group)
         if socket.state != ADMITTING:
             self.presence.gone(group, number, start)
             return
@@ -241,10 +241,10 @@ class Hub:
             answer += entries.hello(client, self.settings.server_name, pos, bool(recovered), ping)
         self.stats.handshakes["ok"] += 1
         socket.opened(answer)
-        if socket.state == OPEN and socket.at == slot.n:
-            socket.go_live()
-        elif socket.state == OPEN and socket.at < slot.n:
+        if socket.state == OPEN and socket.behind(slot.n):
             self.replayer.want(slot)
+        elif socket.state == OPEN and socket.at == slot.n:
+            socket.go_live()
 
     def _slot(self, number: int, group: int, last: StreamId) -> Slot:
         slot = self.slots.get(number)

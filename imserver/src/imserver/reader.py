@@ -146,17 +146,24 @@ class Reader:
 
     def _woken(self, batch: list[Any]) -> None:
         self._wake_id = batch[-1][0]
-        for _, (kind, value) in batch:
-            if kind == b"c":
-                self._canary_seen = max(self._canary_seen, float(value))
-                self.seen_once = True
-                self._hub.stats.reader_lag = monotonic() - float(value)
-            elif kind == b"q":
-                self._hub.spawn(self._hub.inquiry.answer(self.group, value))
-            elif kind == b"a":
-                self._hub.inquiry.answered(value)
-            elif kind == b"p":
-                self._hub.poke()
+        for entry_id, (kind, value) in batch:
+            try:
+                self._wake_entry(kind, value)
+            except ValueError:
+                # Of another release, or by a foreign hand: no reason to end.
+                log.exception("group %d: the wake entry %s is not readable", self.group, entry_id.decode())
+
+    def _wake_entry(self, kind: bytes, value: bytes) -> None:
+        if kind == b"c":
+            self._canary_seen = max(self._canary_seen, float(value))
+            self.seen_once = True
+            self._hub.stats.reader_lag = monotonic() - float(value)
+        elif kind == b"q":
+            self._hub.spawn(self._hub.inquiry.answer(self.group, value))
+        elif kind == b"a":
+            self._hub.inquiry.answered(value)
+        elif kind == b"p":
+            self._hub.poke()
 
     async def run_canary(self) -> None:
         """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""

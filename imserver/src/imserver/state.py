@@ -109,7 +109,10 @@ class Slot:
         socket.live = True
         member.live += 1
         if member.live == 1:
-            chans = {c: spans[-1][0] for c, spans in view.items() if spans and spans[-1][1] is None}
+            # A replay may have read beyond the cursor; what comes after it, the live flow brings. An end right behind
+            # the cursor may have no entry: that of one that went offline.
+            n = self.n
+            chans = {c: j for c, spans in view.items() for j, end in spans if j <= n and (end is None or end > n + 1)}
             member.chans = chans or None
         for chan in member.chans or ():
             self._add(chan, socket)
