@@ -103,7 +103,10 @@ class Change:
 
 @dataclass(slots=True)
 class Client:
-    """A client and the books of its devices. `gone` is when it left for good, if it did."""
+    """A client and the books of its devices.
+
+    `gone` is when it left for good, if it did; `floods` when large messages in a row began to come to it.
+    """
 
     number: int
     client_id: str
@@ -111,6 +114,7 @@ class Client:
     devices: list[DeviceBook] = field(default_factory=list)
     gone: float | None = None
     disconnects: list[Change] = field(default_factory=list)
+    floods: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)

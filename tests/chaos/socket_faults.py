@@ -4,6 +4,7 @@
 import asyncio
 
 from tests.chaos.device import Device
+from tests.chaos.ledger import now
 from tests.chaos.scene import Scene, Work
 
 __all__ = ["SocketFaults"]
@@ -46,6 +47,8 @@ class SocketFaults:
         seconds = scene.rng.uniform(2.0, 5.0)
         scene.note(f"{len(slow)} devices do not read for {seconds:.1f} s, while {chan!r} is flooded")
         await scene.traffic.fill(chan, [d.client.number for d in chosen])
+        for device in chosen:
+            device.client.floods.append(now())
         paused = [d for d in slow if d.stop_reading()]
         try:
             await asyncio.gather(

@@ -21,6 +21,9 @@ BY_REDIS = (
     *("4002 after a loss", "recovered: false after a loss"),
 )
 
+# How long after its beginning a flood may still be on its way: as long as Redis may be away meanwhile.
+FLOOD_SECONDS = 30.0
+
 
 @dataclass
 class Verdict:
@@ -179,6 +182,9 @@ class Judge:
         if connection.code == 4001:
             if connection.slow is not None:
                 v.counts["4001 to those that did not read"] += 1
+            elif any(began < at < began + FLOOD_SECONDS for began in client.floods):
+                # What Redis held up comes at once, and may be more than a buffer takes before the client's turn comes.
+                v.counts["4001 in a flood, to those that read"] += 1
             else:
                 v.fault("other", f"{name_of(client, book)} was closed with 4001 at {at:.3f}, and had read all along")
 

@@ -268,11 +268,16 @@ def test_a_moved_slot_excuses_nothing(ledger):
 
 
 @pytest.mark.parametrize("number", BOTH)
-def test_only_who_did_not_read_may_be_closed_as_too_slow(ledger, number):
+def test_only_who_did_not_read_or_was_flooded_may_be_closed_as_too_slow(ledger, number):
     reconnect(ledger, number, 21.0, 22.0, recovered=True, code=4001)
     assert wrong(ledger) == {"other": 1}
     book_of(ledger, number).connections[0].slow = 20.5
     assert wrong(ledger) == {}
+    book_of(ledger, number).connections[0].slow = None
+    ledger.clients[number].floods.append(20.0)
+    assert wrong(ledger) == {}
+    ledger.clients[number].floods[0] = 21.5
+    assert wrong(ledger) == {"other": 1}
 
 
 def test_what_a_plain_client_did_not_read_may_be_missing_and_what_an_envelope_one_did_not_may_not(ledger):
