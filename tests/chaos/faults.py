@@ -26,7 +26,7 @@ FAULTS: dict[str, float] = {**_ALWAYS, **_GONE, **_THERE, **_LOSSES, **_SENTINEL
 # What `all` means.
 SINGLE = [*_ALWAYS, *_GONE, *_THERE]
 LOSSY = [*SINGLE, *_LOSSES]
-SENTINEL = [*_ALWAYS, *_SENTINEL]
+SENTINEL = [*_ALWAYS, "client-kill", "maxmemory", *_SENTINEL]
 CLUSTER = [*_ALWAYS, *_THERE, *_CLUSTER]
 
 

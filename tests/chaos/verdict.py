@@ -116,13 +116,14 @@ class Judge:
     def _plain_missing(self, v: Verdict, client: Client, missing: list[DeviceBook], send: Send) -> None:
         assert send.ended is not None
         rules = self._rules
-        if rules.lost_near(send.began, send.ended):
-            v.counts["lost by Redis, plain client"] += 1
-            return
+        lost = rules.lost_near(send.began, send.ended)
         for book in missing:
             last = book.connections[-1] if book.connections else None
             if last is not None and last.closed is None and last.opened < send.began and last.frozen is None:
-                v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
+                if lost:
+                    v.counts["lost by Redis, plain client"] += 1
+                else:
+                    v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
                 return
         if len(missing) < len(client.devices) or not any(
             b.connections and b.connections[0].opened < send.began for b in missing
@@ -136,6 +137,8 @@ class Judge:
             v.counts["not delivered before the client went offline"] += 1
         elif rules.cut_near(missing, send):
             v.counts["plain: given to a socket that was cut"] += 1
+        elif lost:
+            v.counts["lost by Redis, plain client"] += 1
         else:
             seen = " | ".join(around(book.connections, send) for book in missing)
             v.fault("lost", f"{name_of(client, missing[0])} never got {describe(send)}; {seen}")

@@ -100,15 +100,22 @@ class Reader:
                 if await self._read(self._connection):
                     await asyncio.sleep(max(0.0, PAUSE_SECONDS - (monotonic() - began)))
             except RedisUnavailableError as error:
-                verdict = judge(error.__cause__) if error.__cause__ is not None else None
-                if verdict is Verdict.WAIT and self._connection is not None:
-                    log.debug("the reader of group %d waits: %s", self.group, error)
-                else:
-                    log.warning("the reader of group %d lost Redis: %s", self.group, error)
-                    if verdict is Verdict.MOVED:
-                        await self._look_back()
-                    await self._hang_up()
+                await self._failed(error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _failed(self, error: RedisUnavailableError) -> None:
+        """Give the connection up, unless its server only asks to come again: a hash slot is being moved, it loads."""
+        verdict = judge(error.__cause__) if error.__cause__ is not None else Verdict.REFUSED
+        if verdict is Verdict.WAIT and self._connection is not None:
+            log.debug("the reader of group %d waits: %s", self.group, error)
+            self._unsure = True
+            return
+        if verdict is Verdict.MOVED:
+            log.info("the keys of group %d are with another node now", self.group)
+            await self._look_back()
+        else:
+            log.warning("the reader of group %d lost Redis: %s", self.group, error)
+        await self._hang_up()
 
     async def _look_back(self) -> None:
         """Learn what is with the process that sends this reader elsewhere: still a primary, or overthrown?"""
