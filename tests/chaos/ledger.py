@@ -27,7 +27,10 @@ class Send:
 
 @dataclass(slots=True)
 class Connection:
-    """One connection of a device that was opened. `orderly` closes let everything written before arrive."""
+    """One connection of a device that was opened. `orderly` closes let everything written before arrive.
+
+    `frozen` is since when its server did nothing any more, `slow` since when its client did not read.
+    """
 
     server: str
     opened: float
@@ -37,6 +40,7 @@ class Connection:
     code: int = 0
     orderly: bool = True
     frozen: float | None = None
+    slow: float | None = None
 
 
 @dataclass(slots=True)
@@ -99,7 +103,10 @@ class Change:
 
 @dataclass(slots=True)
 class Client:
-    """A client and the books of its devices. `gone` is when it left for good, if it did."""
+    """A client and the books of its devices.
+
+    `gone` is when it left for good, if it did; `floods` when large messages in a row began to come to it.
+    """
 
     number: int
     client_id: str
@@ -107,6 +114,7 @@ class Client:
     devices: list[DeviceBook] = field(default_factory=list)
     gone: float | None = None
     disconnects: list[Change] = field(default_factory=list)
+    floods: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -133,7 +141,9 @@ class Ledger:
         self.refused: dict[int, int] = defaultdict(int)
         self.closes: dict[int, int] = defaultdict(int)
         self.errors: dict[str, int] = defaultdict(int)
+        # When Redis may have lost what it had acknowledged, and when another primary took over that has it all.
         self.losses: list[float] = []
+        self.switches: list[float] = []
         self.stalls: list[float] = []
         self.broken_promises: list[str] = []
         self._numbers: dict[str, int] = {}

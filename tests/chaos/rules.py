@@ -93,11 +93,7 @@ class Rules:
         """Seconds of faults of Redis between two times: nothing can be recorded meanwhile, nor leases be judged."""
         total = 0.0
         for fault in self.ledger.faults:
-            if (
-                fault.began < ended
-                and fault.ended > began
-                and (fault.kind.startswith("redis") or fault.kind == "pause")
-            ):
+            if fault.began < ended and fault.ended > began and _away(fault.kind):
                 total += min(ended, fault.ended) - max(began, fault.began) + self.lease
         return total
 
@@ -112,7 +108,10 @@ class Rules:
     def steady(self, book: DeviceBook, began: float, ended: float) -> bool:
         """Whether a device was connected, undisturbed, from well before a span until well after it."""
         return any(
-            c.opened < began - 2 * self.slack and (c.closed or ended + 99) > ended + self.slack and c.frozen is None
+            c.opened < began - 2 * self.slack
+            and (c.closed or ended + 99) > ended + self.slack
+            and c.frozen is None
+            and c.slow is None
             for c in book.connections
         )
 
@@ -135,8 +134,14 @@ class Rules:
     def _cut_soon(self, connection: Connection, began: float, ended: float) -> bool:
         if connection.orderly or connection.closed is None:
             return False
-        doubt = (connection.frozen or connection.closed) - self.slack - self.outages(began, connection.closed)
+        doubt = connection.slow or connection.frozen or connection.closed
+        doubt -= self.slack + self.outages(began, connection.closed)
         return doubt < max(ended, connection.opened) and began < connection.closed + self.slack
+
+
+def _away(kind: str) -> bool:
+    """Whether Redis does not do all that it is asked during such a fault."""
+    return kind.startswith(("redis", "cluster")) or kind in ("pause", "maxmemory", "reshard")
 
 
 def name_of(client: Client, book: DeviceBook) -> str:

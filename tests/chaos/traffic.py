@@ -87,6 +87,16 @@ class Traffic:
                 self._spawn(self._join(number, chan))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def fill(self, chan: str, numbers: list[int]) -> None:
+        """Make some clients members of a channel."""
+        await asyncio.gather(*(self._join(number, chan) for number in numbers))
+
+    async def flood(self, chan: str, messages: int, size: int, seconds: float) -> None:
+        """Send so many large messages to a channel, spread over some time; they are accepted some time later."""
+        for _ in range(messages):
+            self._spawn(self._publish(self._record(self._someone(), (), chan, False), "x" * size))
+            await asyncio.sleep(seconds / messages)
+
     async def stop(self) -> None:
         """No new calls; those under way are finished."""
         self._running = False
@@ -144,11 +154,11 @@ class Traffic:
         if receivers:
             self._spawn(self._publish(self._record(sender, receivers, None, receipt)))
 
-    async def _publish(self, send: Send) -> None:
+    async def _publish(self, send: Send, pad: str = PAD) -> None:
         rng, clients = self._rng, self._ledger.clients
         form = rng.randrange(2 if send.receipt else 3)
-        text = f"{send.uid} {PAD}"
-        message: object = (text, {"u": send.uid, "é": PAD}, text.encode())[form]
+        text = f"{send.uid} {pad}"
+        message: object = (text, {"u": send.uid, "é": pad}, text.encode())[form]
         sender, key = clients[send.sender].client_id, f"key {send.uid}"
         names = [clients[r].client_id for r in send.receivers]
         covered = set(names if send.chan is None else [send.chan])
