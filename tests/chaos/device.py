@@ -176,10 +176,13 @@ class Device:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await loop.create_connection(lambda: wire, host, int(port))
                 await self._hello
-        finally:
-            if self._candidate is wire:
-                self._candidate = None
-                wire.abort()
+        except BaseException:
+            # Even one that is in use by now: the event loop has closed it without a word.
+            self._candidate = None
+            if wire is self._wire:
+                self.cut()
+            wire.abort()
+            raise
 
     # What a connection reports.
 

@@ -125,11 +125,18 @@ class Rules:
 
     def cut_near(self, books: list[DeviceBook], send: Send) -> bool:
         """Whether the message may have been written to a socket whose client had gone without a word: as it came, or
-        when that socket was given what its client had missed. Never if a device was there when the message was sent."""
+        when that socket was given what its client had missed. Never if a connection had time enough to bring it."""
         assert send.ended is not None
-        if any(self.steady(book, send.began, send.ended) for book in books):
+        connections = [c for book in books for c in book.connections]
+        if any(self._had_time(c, send.began, send.ended) for c in connections):
             return False
-        return any(self._cut_soon(c, send.began, send.ended) for book in books for c in book.connections)
+        return any(self._cut_soon(c, send.began, send.ended) for c in connections)
+
+    def _had_time(self, connection: Connection, began: float, ended: float) -> bool:
+        if connection.frozen is not None or connection.slow is not None or connection.opened > began - 2 * self.slack:
+            return False
+        closed = connection.closed
+        return closed is None or closed > ended + self.slack + self.outages(began, closed)
 
     def _cut_soon(self, connection: Connection, began: float, ended: float) -> bool:
         if connection.orderly or connection.closed is None:

@@ -259,10 +259,13 @@ class Hub:
     def acked_by_client(self, socket: Socket, pos: Position) -> None:
         """A client says that all up to a position is safe; never more than was written to its socket."""
         slot, member = socket.member.slot, socket.member
-        if b"%d." % pos.incarnation != self.incarnation[slot.group] or not member.pending:
+        if b"%d." % pos.incarnation != self.incarnation[slot.group]:
             return
-        written = slot.n if socket.live else socket.at
-        self.presence.ack(slot, member.client, socket.floor, min(pos.id.n, written))
+        if pos.id.n > socket.written:
+            # It may know it from the server that it has just left.
+            self.presence.acked_ahead(socket, pos.id.n)
+        if member.pending:
+            self.presence.ack(slot, member.client, socket.floor, min(pos.id.n, socket.written))
 
     def replay(self, socket: Socket) -> None:
         """A waiting socket can take more."""

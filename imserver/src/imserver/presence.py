@@ -14,7 +14,7 @@ from imhelper.core import scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
-from .socket import OPEN
+from .socket import OPEN, Socket
 from .state import Slot
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ RETRY_SECONDS = 0.5
 # How long the reader gets to work off what a slot's log holds more than this server has seen.
 CATCH_UP_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
+# How long an ack waits for what it speaks of; one of the far future never counts.
+AHEAD_SECONDS = 10.0
 # A handshake elsewhere may have seen a socket on record just before its end was told, and ask for it this much later.
 ENDED_SECONDS = 10.0
 # A slot that lost its last client is read a little longer: clients come back.
@@ -40,7 +42,7 @@ IDLE_SECONDS = 30.0
 class Presence:
     """Queues what `gone` and `ack` are told, one queue a group, and empties them in batches.
 
-    Both queues are bounded by what causes them: one item a socket that was open, one a client and reading of its log.
+    The queues are bounded by what causes them: one item a socket that was open, one a client and reading of its log.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -55,6 +57,7 @@ class Presence:
         self._sent: dict[int, tuple[bytes, int]] = {}
         self._ended: dict[int, bytes] = {}
         self._told: deque[tuple[float, list[int]]] = deque()
+        self._ahead: dict[Socket, tuple[int, float]] = {}
 
     @property
     def idle(self) -> bool:
@@ -81,6 +84,19 @@ class Presence:
         known = acks.get((client, lo))
         acks[client, lo] = (hi if known is None else max(hi, known[0]), slot)
         self._work.set()
+
+    def acked_ahead(self, socket: Socket, n: int) -> None:
+        """A client acks what this socket was not given yet. It counts once entry n was written to it, which is soon."""
+        known, _ = self._ahead.get(socket, (0, 0.0))
+        self._ahead[socket] = max(n, known), monotonic() + AHEAD_SECONDS
+
+    def _settle_acks(self, now: float) -> None:
+        for socket, (n, until) in list(self._ahead.items()):
+            if socket.state == OPEN and socket.written < n and now < until:
+                continue
+            del self._ahead[socket]
+            if socket.state == OPEN and socket.written >= n and socket.member.pending:
+                self.ack(socket.member.slot, socket.member.client, socket.floor, n)
 
     async def run(self) -> None:
         """Tell Redis, for ever."""
@@ -136,6 +152,7 @@ class Presence:
         """Once a second: tell where the plain sockets of each slot are, and let go of slots without clients."""
         while True:
             await asyncio.sleep(POSITIONS_SECONDS)
+            self._settle_acks(monotonic())
             try:
                 await self._positions()
             except RedisUnavailableError as error:

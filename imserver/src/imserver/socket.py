@@ -90,6 +90,11 @@ class Socket(asyncio.Protocol):
         return b"%s.%d" % (self.hub.boot_raw, self.number)
 
     @property
+    def written(self) -> int:
+        """The number of the last entry whose frames, if it has any for this client, were written."""
+        return self.member.slot.n if self.live else self.at
+
+    @property
     def caught_up(self) -> bool:
         """Whether it was given all that the log held when it connected."""
         return self.at >= self.joined
