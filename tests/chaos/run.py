@@ -152,6 +152,8 @@ async def _tick(ledger: Ledger, devices: list[Device]) -> None:
     while True:
         time = now()
         ledger.stalls.append(time - due)
+        if time - due > TICK_SECONDS:
+            log.info("the runner stood still for %.1f s", time - due)
         for device in devices:
             device.tick(time)
         due = now() + TICK_SECONDS
