@@ -152,6 +152,8 @@ async def _tick(ledger: Ledger, devices: list[Device]) -> None:
     while True:
         time = now()
         ledger.stalls.append(time - due)
+        if time - due > TICK_SECONDS:
+            log.info("the runner stood still for %.1f s", time - due)
         for device in devices:
             device.tick(time)
         due = now() + TICK_SECONDS
@@ -178,7 +180,9 @@ async def _settle(
     while True:
         await asyncio.sleep(1.0)
         await asyncio.to_thread(_read_events, ledger, world)
-        verdict = Judge(ledger, options.lease, options.grace).verdict()
+        verdict = await _judge(options, ledger, last=now() > deadline)
+        if verdict is None:
+            continue
         await _look(verdict, ledger, world, helper, devices)
         if not ledger.losses:
             for text in listeners.wrong(ledger):
@@ -193,6 +197,18 @@ async def _settle(
             exits[code] = exits.get(code, 0) + 1
     peak = max(m.peak_kilobytes for m in world.servers)
     return Outcome(verdict, ledger, peak, exits)
+
+
+async def _judge(options: Options, ledger: Ledger, *, last: bool) -> Verdict | None:
+    """Judge beside the loop: of a long run it takes seconds, in which clients must go on answering. None when the
+    ledger grew meanwhile, which the last look does not let it."""
+    if last:
+        return Judge(ledger, options.lease, options.grace).verdict()
+    try:
+        return await asyncio.to_thread(lambda: Judge(ledger, options.lease, options.grace).verdict())
+    except RuntimeError as error:
+        log.debug("judging begins again: %s", error)
+        return None
 
 
 def _read_events(ledger: Ledger, world: World) -> None:
