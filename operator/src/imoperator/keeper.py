@@ -292,7 +292,8 @@ class Keeper:
             work.template != template or any(p.revision != work.update_revision for p in seen.pods)
         )
         if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
-            turn = self._turn.take(cluster.key)
+            # One whose Redis is away can't be rolled: it must not keep the others waiting. Under way, it keeps the turn.
+            turn = self._turn.take(cluster.key) if view is not None else self._turn.holds(cluster.key)
         elif not changes:
             self._turn.give_back(cluster.key)
         hold = cluster.spec.rollout.paused or not turn
