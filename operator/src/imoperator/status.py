@@ -159,8 +159,6 @@ def _by_type(status: Mapping[str, Any]) -> dict[str, Json]:
 def events_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What a person should be told about the way from one status to the next."""
     before, after = _by_type(old), _by_type(new)
-    if not before:
-        return []
     found = []
     was, now = before.get("Degraded", {}), after["Degraded"]
     if now["status"] == "True" and (was.get("status") != "True" or was.get("reason") != now["reason"]):
@@ -168,11 +166,11 @@ def events_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     elif now["status"] == "False" and was.get("status") == "True":
         found.append(Event("Recovered", f"{was.get('reason', 'the problem')} is over"))
     was, now = before.get("Progressing", {}), after["Progressing"]
-    if now["reason"] != was.get("reason"):
+    if before and now["reason"] != was.get("reason"):
         if now["reason"] == "RollingOut":
             found.append(Event("RollingOut", now["message"]))
         elif was.get("reason") == "RollingOut" and now["reason"] in ("Settled", "ScalingDown"):
             found.append(Event("RolledOut", "every server runs the new template"))
-    if after["Ready"]["status"] == "True" and before.get("Ready", {}).get("status") != "True":
+    if before and after["Ready"]["status"] == "True" and before.get("Ready", {}).get("status") != "True":
         found.append(Event("Ready", after["Ready"]["message"]))
     return found
