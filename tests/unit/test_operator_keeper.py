@@ -1,5 +1,6 @@
 # What the keeper does with a spec that it can't read, and whose turn it is when Redis is away. The API is in memory.
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
 from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
 
@@ -68,16 +70,20 @@ async def test_its_deletion_waits_for_nothing():
 
 
 @pytest.fixture
-def upgraded() -> tuple[Cluster, Seen]:
-    """A cluster whose StatefulSet has the operator's new template already, and whose pods are still the old ones."""
+def upgraded() -> Seen:
+    """A StatefulSet that has the operator's new template already, and whose pods are still the old ones."""
     pods = tuple(Pod(f"chat-{i}", i, f"u{i}", "old", 0.0, ready=True) for i in range(2))
-    work = Workload(2, 2, "new", 1, CAUSE_OTHER, "old", "new", True)
-    return Cluster(KEY, "uid", 1, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}})), Seen(0.0, pods, work)
+    return Seen(0.0, pods, Workload(2, 2, "new", 1, CAUSE_OTHER, "old", "new", True))
+
+
+def planned(turn: Turn, seen: Seen, view: RedisView | None, kept: Keeper | None = None) -> Plan:
+    cluster = Cluster(KEY, "uid", 1, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}}))
+    return (kept or keeper(None, turn=turn))._plan(cluster, seen, view, "new")
 
 
 def test_who_cant_reach_redis_does_not_keep_the_others_from_their_turn(upgraded):
     turn = Turn()
-    steps = keeper(None, turn=turn)._plan(*upgraded, None, "new")
+    steps = planned(turn, upgraded, None)
     assert (steps.replicas, steps.rolling) == (2, False), "nothing is begun that could not be finished"
     assert turn.take(OTHER)
 
@@ -85,6 +91,14 @@ def test_who_cant_reach_redis_does_not_keep_the_others_from_their_turn(upgraded)
 def test_a_roll_out_under_way_keeps_its_turn_while_redis_is_away(upgraded):
     turn = Turn()
     kept = keeper(None, turn=turn)
-    assert kept._plan(*upgraded, RedisView(None, {}), "new").rolling
-    assert kept._plan(*upgraded, None, "new").rolling
+    assert planned(turn, upgraded, RedisView(None, {}), kept).rolling
+    assert planned(turn, upgraded, None, kept).rolling
+    assert not turn.take(OTHER)
+
+
+def test_the_turn_is_kept_while_the_last_old_pod_is_gone_and_its_successor_not_there(upgraded):
+    turn = Turn()
+    new = tuple(replace(upgraded.pods[1], ordinal=i, name=f"chat-{i}", revision="new") for i in (1, 2))
+    under_way = replace(upgraded, pods=new, workload=replace(upgraded.workload, replicas=3, partition=0))
+    assert planned(turn, under_way, RedisView(None, {})).rolling
     assert not turn.take(OTHER)

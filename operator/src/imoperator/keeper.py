@@ -289,11 +289,14 @@ class Keeper:
 
     def _plan(self, cluster: Cluster, seen: Seen, view: RedisView | None, template: str) -> Plan:
         work, turn = seen.workload, True
+        # A partition below the replicas: a roll-out is under way, also while the last old pod has just gone.
         changes = work is not None and (
-            work.template != template or any(p.revision != work.update_revision for p in seen.pods)
+            work.template != template
+            or work.partition < work.replicas
+            or any(p.revision != work.update_revision for p in seen.pods)
         )
         if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
-            # One whose Redis is away can't be rolled: it must not keep the others waiting. Under way, it keeps the turn.
+            # One whose Redis is away can't be rolled and must not keep others waiting. Under way, it keeps the turn.
             turn = self._turn.take(cluster.key) if view is not None else self._turn.holds(cluster.key)
         elif not changes:
             self._turn.give_back(cluster.key)
