@@ -72,6 +72,8 @@ class Client:
             if self.server and hello["server"] != self.server:
                 self.moves += 1
             self.server, self.connected = hello["server"], True
+            # Before the first message it is all that a client has to go on from.
+            self.pos = hello["pos"]
             pinger = asyncio.get_running_loop().create_task(self._ping(raw))
             try:
                 while True:
@@ -160,6 +162,7 @@ class Traffic:
             "sent": self.sent,
             "refused": self.refused,
             "lost": self.missing(),
+            "missing": [f"{c.name} {m}" for c in self.clients for m in self.expected[c.name] - c.got.keys()][:5],
             "duplicates": sum(c.duplicates for c in self.clients),
             "disorder": sum(c.disorder for c in self.clients),
             "gaps": sum(c.gaps for c in self.clients),
