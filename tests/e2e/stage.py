@@ -206,8 +206,13 @@ class Stage:
 
     # Clients.
 
-    def traffic(self, *, servers: int, per_slot: int = 3, rate: int = 50) -> "Traffic":
-        """Start clients and a business service, and wait until all are connected."""
+    def traffic(
+        self, *, servers: int, rate: int = 50, redis: str = "redis://valkey:6379", tls: bool = False
+    ) -> "Traffic":
+        """Start three clients a slot and a business service, and wait until all are connected.
+
+        With `tls` the Secrets `ca` and `client` hold the files for Redis.
+        """
         code = (HERE / "traffic.py").read_text()
         config = {
             "apiVersion": "v1",
@@ -215,14 +220,20 @@ class Stage:
             "metadata": {"name": "traffic"},
             "data": {"traffic.py": code},
         }
-        command = ["/app/bin/python", "-u", "/traffic/traffic.py", "--clients", str(per_slot), "--rate", str(rate)]
-        env = [{"name": "IM_REDIS_URL", "value": "redis://valkey:6379"}]
+        command = ["/app/bin/python", "-u", "/traffic/traffic.py", "--rate", str(rate)]
+        env = [{"name": "IM_REDIS_URL", "value": redis}]
         mounts = [{"name": "code", "mountPath": "/traffic"}]
         volumes: list[Json] = [{"name": "code", "configMap": {"name": "traffic"}}]
         if self.password:
             env.append({"name": "IM_REDIS_PASSWORD_FILE", "value": "/redis/key"})
             mounts.append({"name": "redis", "mountPath": "/redis"})
             volumes.append({"name": "redis", "secret": {"secretName": "redis"}})
+        if tls:
+            files = {"CA": "ca.crt", "CERT": "tls.crt", "KEY": "tls.key"}
+            env += [{"name": f"IM_REDIS_{name}_FILE", "value": f"/redis/{file}"} for name, file in files.items()]
+            mounts.append({"name": "redis", "mountPath": "/redis"})
+            sources = [{"secret": {"name": name}} for name in ("ca", "client")]
+            volumes.append({"name": "redis", "projected": {"sources": sources}})
         command += ["--servers", str(servers)]
         pod = {
             "containers": [_container("traffic", IMSERVER, command=command, env=env, volumeMounts=mounts)],

@@ -204,6 +204,9 @@ async def main() -> None:
         os.environ["IM_REDIS_URL"],
         prefix=os.environ.get("IM_PREFIX", "im"),
         password=(lambda: Path(password).read_text().strip()) if password else None,
+        ssl_ca_certs=os.environ.get("IM_REDIS_CA_FILE"),
+        ssl_certfile=os.environ.get("IM_REDIS_CERT_FILE"),
+        ssl_keyfile=os.environ.get("IM_REDIS_KEY_FILE"),
     )
     clients = [Client(name, helper) for name in names(args.clients)]
     traffic = Traffic(helper, clients, args.rate, args.servers)
