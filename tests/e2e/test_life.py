@@ -145,11 +145,17 @@ def test_redis_is_away_for_a_while(running, record):
     record(refused=report["refused"], seconds=round(seconds))
 
 
-def test_the_password_is_rotated(stage, record):
+def test_a_wrong_password_is_told_and_the_right_one_is_rotated(stage, record):
     stage.valkey(password="first-secret")
     stage.tools()
+    stage.secret("wrong-secret")
     stage.imcluster(replicas=2)
+    wait_for("the condition", lambda: stage.condition("Degraded")["reason"] == "RedisUnavailable", 60)
+    assert "password" in stage.condition("Degraded")["message"]
+    stage.secret("first-secret")
     stage.ready()
+    events = stage.kubectl("get", "events", "-o", "custom-columns=:.reason,:.message")
+    assert "Redis unreachable: " in events and "Recovered" in events and "-secret" not in events
     traffic = stage.traffic(servers=2)
     began = time.monotonic()
     stage.redis("ACL", "SETUSER", "default", ">second-secret")
