@@ -3,7 +3,6 @@
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.stage import IMSERVER, Stage, helm
-from tests.support.kube import apply, kubectl, require, run
+from tests.support.kube import apply, install_crd, kubectl, require
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
@@ -41,9 +40,7 @@ def operator(namespace: str) -> Iterator[str]:
     """The namespace of the operator. It is uninstalled at the end; the CRD stays."""
     system = f"{namespace}-system"
     values = _values(OPERATOR, "operator") + _values(IMSERVER, "imserver")
-    kubectl(
-        "apply", "--server-side", "--force-conflicts", "-f", "-", text=run(sys.executable, "-m", "imoperator", "crd")
-    )
+    install_crd()
     helm(
         *("upgrade", "--install", "e2e", str(ROOT / "charts" / "imcluster"), "--namespace", system, *values),
         *("--create-namespace", "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false"),
