@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.release import Release, apply_crd, new_namespace
+from tests.e2e.release import Release, new_namespace
 from tests.e2e.stage import Stage
-from tests.support.kube import kubectl
+from tests.support.kube import install_crd, kubectl
 
 _ROWS: list[tuple[str, dict[str, Any]]] = []
 _SHOWN = ("lost", "duplicates", "disorder", "gaps", "most_moves", "highest_share", "longest_away", "seconds")
@@ -21,7 +21,7 @@ def release() -> Iterator[Release]:
     """The operator of most tests. It is uninstalled at the end; the CRD stays."""
     with new_namespace() as namespace:
         release = Release(namespace)
-        apply_crd()
+        install_crd()
         release.upgrade()
         yield release
         release.remove()

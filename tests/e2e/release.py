@@ -3,13 +3,12 @@
 
 import re
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.stage import IMSERVER, OPERATOR, helm
-from tests.support.kube import apply, get, kubectl, require, run
+from tests.support.kube import apply, get, kubectl, require
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "imcluster"
 PORT = 9600
@@ -25,12 +24,6 @@ def new_namespace() -> Iterator[str]:
         yield name
     finally:
         kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
-
-
-def apply_crd() -> None:
-    """The CRD of this source tree. It stays: others may use it."""
-    crd = run(sys.executable, "-m", "imoperator", "crd")
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=crd)
 
 
 def _image(part: str, image: str) -> list[str]:

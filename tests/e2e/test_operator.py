@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.release import CHART, Release, apply_crd, new_namespace
+from tests.e2e.release import CHART, Release, new_namespace
 from tests.e2e.stage import IMSERVER, Json, Stage, helm, nothing_lost, wait_for
-from tests.support.kube import get
+from tests.support.kube import get, install_crd
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,7 +26,7 @@ def release() -> Iterator[Release]:
     """An operator that each test brings to what it needs."""
     with new_namespace() as namespace:
         release = Release(namespace)
-        apply_crd()
+        install_crd()
         yield release
         release.remove()
 
