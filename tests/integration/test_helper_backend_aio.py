@@ -211,6 +211,10 @@ async def test_a_replica_is_not_taken_for_the_primary(redis_server, spawn_redis)
         with pytest.raises(RedisUnavailableError) as caught:
             await link.eval(WRITE, 0, "x")
         assert "replica" in str(caught.value) or "MASTERDOWN" in repr(caught.value.__cause__)
+        # A script that this server has not seen is part of the way, and never told as the reason.
+        with pytest.raises(RedisUnavailableError) as caught:
+            await link.eval(script(WRITE.source + " -- unseen"), 0, "x")
+        assert "replica" in str(caught.value) or "MASTERDOWN" in repr(caught.value.__cause__)
         await asyncio.to_thread(redis_server.command, "REPLICAOF", "NO", "ONE")
         assert await link.eval(WRITE, 0, "y") == b"y"
 

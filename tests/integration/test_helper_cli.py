@@ -105,6 +105,15 @@ def test_errors_are_one_line_and_status_1(redis_server, boot, arguments, text):
     assert text in told.stderr and len(told.stderr.splitlines()) == 1 and "hush" not in told.stderr
 
 
+def test_options_may_stand_before_the_command_or_after_it(redis_server, boot):
+    said = ["--redis-url", redis_server.url, "--prefix", "shop", "--json"]
+    for arguments in ([*said, "client", "ann"], ["client", *said, "ann"], [*said[:4], "client", "ann", *said[4:]]):
+        told = run(redis_server, *arguments, IM_REDIS_URL="redis://127.0.0.1:1", IM_PREFIX="none")
+        assert told.returncode == 0, told.stderr
+        assert json.loads(told.stdout)["client"] == "ann"
+    assert run(redis_server, "--timeout", "0", "client", "ann").stderr.startswith("imhelper: timeout must be")
+
+
 def test_bad_usage_is_status_2(redis_server):
     assert run(redis_server, "nonsense").returncode == run(redis_server, "slot", "x").returncode == 2
 

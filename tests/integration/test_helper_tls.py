@@ -2,7 +2,11 @@
 # Only Debian's Redis 7 is built with TLS, so the other flavour is not tried.
 
 import asyncio
+import json
+import os
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -76,6 +80,25 @@ async def test_certificates_are_checked_both_ways(tls_redis, connect, authority)
     with pytest.raises(imhelper.RedisUnavailableError):
         await connect(f"rediss://localhost:{port}", timeout=4, ssl_ca_certs=authority.ca)
     await connect(f"rediss://localhost:{port}?ssl_cert_reqs=none", ssl_certfile=certificate, ssl_keyfile=key)
+
+
+async def test_the_command_line_takes_the_files_that_servers_take(tls_redis, authority):
+    port, boot = tls_redis
+    certificate, key = authority.sign("client", "client")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("IM_")},
+        "IM_REDIS_URL": f"rediss://localhost:{port}",
+        "IM_PREFIX": "im",
+        "IM_REDIS_CA_FILE": authority.ca,
+        "IM_REDIS_CERT_FILE": certificate,
+        "IM_REDIS_KEY_FILE": key,
+    }
+    command = [sys.executable, "-m", "imhelper", "--json", "servers"]
+    told = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert [server["url"] for server in json.loads(told.stdout)] == [boot.url]
 
 
 async def test_a_certificate_of_another_host_is_refused(tls_redis, connect, authority):

@@ -191,6 +191,9 @@ async def test_bad_ids_are_refused_everywhere_before_anything_happens(twin):
         (("send_message", "ok", "ok", "m"), {"idempotency_key": ""}),
         (("send_message", "ok", "ok", "m"), {"idempotency_key": 7}),
         (("send_chan_message", "ok", "ok", "m"), {"idempotency_key": "x" * 257}),
+        (("prev_connect_server", "ok"), {"avoid": 7}),
+        (("event_bus", None, print), {}),
+        (("event_bus", print, "print"), {"group": "g"}),
     ],
 )
 async def test_other_bad_arguments_are_refused(twin, call, options):
@@ -201,7 +204,10 @@ async def test_other_bad_arguments_are_refused(twin, call, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"prefix": "a{b"}, {"prefix": ""}, {"token_ttl": 0}, {"token_ttl": 3601}, {"timeout": 0}, {"timeout": "5"}],
+    [
+        *({"prefix": "a{b"}, {"prefix": ""}, {"token_ttl": 0}, {"token_ttl": 3601}, {"timeout": 0}, {"timeout": "5"}),
+        *({"username": 7}, {"password": b"x"}),
+    ],
 )
 def test_bad_settings_are_refused_at_once(make_twin, options):
     with pytest.raises(ValueError):
@@ -288,6 +294,20 @@ async def test_topology_and_servers(twin):
     assert slot_of("ann", topology.slots) == core.slots.slot_of(b"ann", 128)
 
 
+async def test_the_fake_counts_the_sockets_of_each_server():
+    helper = imhelper.testing.FakeImHelper(servers=["a", "b"])
+    for client in ("ann", "ann", "bob"):
+        await helper.connect(client)
+    topology = await helper.topology()
+    expected = dict.fromkeys(("a", "b"), 0)
+    for client in ("ann", "ann", "bob"):
+        owner = topology.server_of(client)
+        assert owner is not None
+        expected[owner.name] += 1
+    assert {s.name: s.connections for s in await helper.servers()} == expected
+    assert sum(expected.values()) == 3
+
+
 async def test_unavailable_redis_is_told_with_what_a_retry_needs(make_twin, shared_redis):
     twin = make_twin(timeout=0.4)
     await twin("send_message", "ann", "bob", "before")
@@ -321,6 +341,36 @@ async def test_unavailable_redis_is_told_with_what_a_retry_needs(make_twin, shar
     assert (sender, sorted(receivers)) == ("ann", ["bob", "cat"])
 
 
+async def test_a_redis_that_never_answered_is_told_with_what_a_retry_needs_too(make_twin, shared_redis):
+    twin = make_twin(timeout=0.4)
+    if shared_redis is None:
+        twin.helper.available = False
+    else:
+        shared_redis.freeze()
+    try:
+        with pytest.raises(imhelper.RedisUnavailableError) as caught:
+            await twin("send_message", "ann", ["bob", "cat", "bob"], "m", idempotency_key="k")
+        with pytest.raises(imhelper.RedisUnavailableError) as keyless:
+            await twin("send_chan_message", "ann", "news", "m")
+        with pytest.raises(imhelper.MessageError):
+            await twin("send_message", "ann", "bob", float("nan"))
+    finally:
+        if shared_redis is None:
+            twin.helper.available = True
+        else:
+            shared_redis.thaw()
+    assert caught.value.idempotency_key == "k" and caught.value.uncovered == ("bob", "cat")
+    assert keyless.value.idempotency_key and keyless.value.uncovered == ("news",)
+
+    async def repeated() -> Any:
+        try:
+            return await twin("send_message", "ann", ["bob", "cat"], "m", idempotency_key="k")
+        except imhelper.RedisUnavailableError:
+            return None
+
+    assert await eventually(repeated) == caught.value.message_id
+
+
 async def test_a_context_manager_and_its_repr(make_twin, shared_redis):
     twin = make_twin()
     if twin.blocking:
@@ -343,6 +393,10 @@ def test_both_forms_have_the_same_surface():
         imhelper.testing.FakeImHelper,
         imhelper.testing.sync.FakeImHelper,
     ]
+    made = [inspect.signature(form).parameters for form in forms]
+    assert made[0] == made[1] and made[2] == made[3]
+    # Code that makes a helper can make the fake with the same arguments.
+    assert set(made[2]) - set(made[0]) == {"servers"} and set(made[0]) < set(made[2])
     public = [{n for n in dir(form) if not n.startswith("_")} for form in forms]
     assert public[0] == public[1] and public[2] == public[3]
     assert public[2] - public[0] == {"connect", "sent", "available"}

@@ -86,6 +86,7 @@ async def test_the_values_follow_what_happens(redis_server, spawn_imservers):
                 == 1
             )
             assert now["imserver_delivery_seconds_count"] >= 4
+            assert now["imserver_delivery_seconds_sum"] >= 0
             assert now['imserver_delivery_seconds_bucket{le="+Inf"}'] == now["imserver_delivery_seconds_count"]
         async with connected(server, im, "b", envelope=True, since=str(pos)) as again:
             await again.recv_kind("hello")
@@ -101,6 +102,19 @@ async def test_the_values_follow_what_happens(redis_server, spawn_imservers):
         assert end['imserver_resumes_total{result="recovered"}'] == end['imserver_resumes_total{result="lost"}'] == 1
         assert sum(v for n, v in end.items() if n.startswith("imserver_disconnects_total")) == 5
         assert end["imserver_clients"] == end["imserver_channels"] == 0
+
+
+async def test_every_reclaimed_socket_is_counted(redis_server, spawn_imservers):
+    settings = {"IM_LEASE_SECONDS": 1, "IM_GRACE_SECONDS": 0}
+    doomed, other = await asyncio.to_thread(spawn_imservers, 2, redis_server.url, **settings)
+    async with ImHelper(redis_server.url) as im, connected(doomed, im, "a"), connected(doomed, im, "b"):
+        doomed.kill()
+
+        async def nobody() -> bool:
+            return await im.get_online_count() == 0
+
+        await eventually(nobody, timeout=20)
+        assert other.metrics()["imserver_reclaims_total"] == 2
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz?verbose", "/metrics", "/"])

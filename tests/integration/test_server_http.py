@@ -140,6 +140,21 @@ async def test_requests_that_are_no_upgrade_get_a_4xx_and_use_no_token_up(cluste
         pass
 
 
+async def test_a_bad_token_is_told_also_to_who_asks_for_no_websocket(cluster, im):
+    server, client = cluster.servers[0], new_name()
+    token = await token_for(im, client)
+    async with open_socket(f"{server.url}?token={token}"):
+        pass
+    fields = {"Host": "h", "Accept": "*/*"}
+    for target in ("/ws", "/ws?token=", "/a/ws?token=x", f"/ws?token={token}"):
+        assert unauthorized(await ask(server.port, request(target, fields))), target
+    good = await token_for(im, client)
+    assert (await ask(server.port, request(f"/ws?token={good}", fields))).status == 426
+    assert (await ask(server.port, request(f"/?token={good}", fields))).status == 404
+    async with open_socket(f"{server.url}?token={good}"):
+        pass
+
+
 @pytest.mark.parametrize("many", [True, False], ids=["many fields", "one field"])
 async def test_a_megabyte_of_headers_is_refused_in_words_that_arrive(cluster, im, many):
     token = await token_for(im, new_name())

@@ -94,6 +94,10 @@ async def test_origins_that_are_not_allowed_get_403_and_keep_their_token(redis_s
                 async with open_socket(url, origin=origin):
                     pass
             assert caught.value.response.status_code == 403
+            async with raw(server.port) as connection:
+                fields = {"Host": "h"} | ({"Origin": origin} if origin else {})
+                await connection.send(request(url[url.index("/ws") :], fields))
+                assert (await connection.response()).status == 403, "also told to who asks for no WebSocket"
         for twice in ({"Origin": "https://a.example", "origin": "https://evil.example"},):
             async with raw(server.port) as connection:
                 await connection.send(request(url[url.index("/ws") :], UPGRADE | twice))

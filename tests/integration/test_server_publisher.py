@@ -32,5 +32,17 @@ async def test_a_dead_publisher_is_replaced_with_its_lease(redis_server: RedisSe
         assert len(set((await im.topology()).table)) == 2
 
 
+async def test_a_server_that_is_ready_is_in_the_table(redis_server: RedisServer, spawn_imservers: SpawnImservers):
+    # With so long a lease the publisher looks by itself only once a minute.
+    async with ImHelper(redis_server.url) as im:
+        for number in range(1, 4):
+            await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_LEASE_SECONDS=300)
+
+            async def all_are_listed(expected: int = number) -> bool:
+                return len((await im.topology()).servers) == expected
+
+            await eventually(all_are_listed, what=f"a table of {number} servers")
+
+
 def _published(output: str) -> bool:
     return "published the topology: s0 (active), s1 (active), s2 (active)" in output

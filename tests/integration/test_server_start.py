@@ -172,4 +172,4 @@ async def test_the_console_script_is_the_same_program(redis_flavour):
         subprocess.run, [script], env={"IM_PORT": "x"}, capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.returncode == 2 and ended.stdout == ""
-    assert ended.stderr == "imserver: IM_PORT must be a whole number from 0 to 65535, not 'x'\n"
+    assert ended.stderr == "imserver: IM_PORT must be a whole number from 1 to 65535, not 'x'\n"

@@ -64,14 +64,15 @@ class Live(Socket):
 class World:
     """A slot at entry 10 and a fan-out that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ms: float = 0.0) -> None:
         self.slot = Slot(3, 0, b"key", StreamId(1, 10))
+        self.stats = Stats()
         self.gaps: list[int] = []
         self.acks: list[tuple[bytes, int, int]] = []
         self.fanout = Fanout(
-            Stats(),
+            self.stats,
             {0: b"9."},
-            lambda: 0.0,
+            lambda: clock_ms,
             lambda slot, client, lo, hi: self.acks.append((client, lo, hi)),
             lambda slot: self.gaps.append(slot.n),
         )
@@ -115,6 +116,15 @@ async def test_a_client_sees_its_entries_in_order_whatever_their_kind(at_once):
     assert (world.slot.n, world.slot.id, world.gaps) == (18, b"1-18", [])
     if at_once:
         assert len(plain.pipe.out) == 1, "a burst leaves in one write"
+
+
+@pytest.mark.parametrize(("clock_ms", "seconds"), [(251.0, 0.25), (0.0, 0.0)])
+async def test_the_time_to_a_socket_is_never_negative(clock_ms, seconds):
+    # Entries are of millisecond 1: the second clock is behind Redis's, as an estimate may be.
+    world = World(clock_ms)
+    Live(world.slot, b"me")
+    await world.dispatch(message(b"me", b"A"))
+    assert world.stats.delivery.total == seconds
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -84,6 +84,7 @@ def test_sentinel_credentials_are_apart():
         ("redis+cluster://a/3", "must not name a database"),
         ("redis+cluster://a,,b", "empty host"),
         ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs must be one of"),
+        ("redis://:pa?ss=word@h", "must be written as %3F"),
         (None, "must be a str"),
     ],
 )
@@ -93,10 +94,39 @@ def test_bad_urls_are_refused_in_one_sentence(url, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["redis://u:hush@h/x", "redis://u:hush@h:x", "redis://u:hush@a,b", "http://u:hush@h"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://u:hush@h/x", "redis://u:hush@h:x", "redis://u:hush@a,b", "http://u:hush@h"),
+        *("redis://:pa?hush@h", "redis://:pa?hush=1@h", "redis://:pa/hush@h", "redis://:hush/word@h"),
+    ],
+)
 def test_no_error_quotes_the_url(url):
     with pytest.raises(SettingError) as caught:
         parse_redis_url(url)
+    assert "hush" not in str(caught.value)
+
+
+def test_no_error_quotes_a_password_of_digits():
+    with pytest.raises(SettingError) as caught:
+        parse_redis_url("redis://:123456/x@h")
+    assert "123456" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"username": 7}, {"password": b"hush"}])
+def test_a_login_is_a_str_or_a_callable(option):
+    with pytest.raises(SettingError, match=f"{next(iter(option))} must be a str or a callable"):
+        parse_redis_url("redis://h", **option)
+
+
+async def _awaited() -> str:
+    return "hush"
+
+
+@pytest.mark.parametrize("answer", [lambda: b"hush", _awaited], ids=["bytes", "coroutine"])
+def test_a_callable_that_gives_no_str_is_told_without_what_it_gave(answer):
+    with pytest.raises(TypeError, match="must return a str") as caught:
+        parse_redis_url("redis://h", password=answer).credentials()
     assert "hush" not in str(caught.value)
 
 

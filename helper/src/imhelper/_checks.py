@@ -6,10 +6,31 @@ from __future__ import annotations
 from .core.ids import _check as check_id
 from .errors import SettingError
 
-__all__ = ["check_group", "check_reason", "check_timeout", "check_token_ttl", "with_token"]
+__all__ = [
+    "check_avoid",
+    "check_callback",
+    "check_group",
+    "check_reason",
+    "check_timeout",
+    "check_token_ttl",
+    "with_token",
+]
 
 REASON_MAX_BYTES = 123
 TOKEN_TTL_MAX = 3600
+
+
+def check_avoid(value: object) -> str | None:
+    """Return `value` if it may name a server (by its name or a URL) or nothing, else raise SettingError."""
+    if value is not None and not isinstance(value, str):
+        raise SettingError(f"avoid must be a server's name or URL as a str, or None, not {type(value).__name__}")
+    return value
+
+
+def check_callback(what: str, value: object) -> None:
+    """Raise SettingError unless `value` can be called: later there would only be a log line for each event."""
+    if not callable(value):
+        raise SettingError(f"{what} must be callable, not {type(value).__name__}")
 
 
 def check_group(value: object) -> str:

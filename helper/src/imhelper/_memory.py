@@ -95,8 +95,13 @@ class Memory:
     def _do_view(self, known: str) -> list[Any]:
         now = int(time.time() * 1000)
         leases: list[bytes] = []
+        held = dict.fromkeys((entry.name for entry in self.topology.servers), 0)
+        for client, sockets in self._sockets.items():
+            owner = self.topology.server_of(client)
+            if owner is not None:
+                held[owner.name] += len(sockets)
         for entry in self.topology.servers:
-            report = json.dumps({"url": entry.url, "state": "active", "connections": 0})
+            report = json.dumps({"url": entry.url, "state": "active", "connections": held[entry.name]})
             leases += (entry.name.encode(), f"boot\n1\n{now}\n{report}".encode())
         record = b"" if known == str(self.topology.epoch) else self.topology.to_json().encode()
         return [str(now).encode(), str(self.topology.epoch).encode(), record, leases]

@@ -28,8 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The URL comes from the environment where it can: arguments are visible to everyone in the process list.
         url = options.redis_url or os.environ.get("IM_REDIS_URL") or "redis://localhost"
         prefix = options.prefix or os.environ.get("IM_PREFIX") or "im"
-        username = os.environ.get("IM_REDIS_USERNAME") or None
-        with ImHelper(url, prefix=prefix, timeout=options.timeout, username=username, password=_password()) as helper:
+        with ImHelper(
+            url,
+            prefix=prefix,
+            timeout=options.timeout,
+            username=os.environ.get("IM_REDIS_USERNAME"),
+            password=_password(),
+            ssl_ca_certs=os.environ.get("IM_REDIS_CA_FILE"),
+            ssl_certfile=os.environ.get("IM_REDIS_CERT_FILE"),
+            ssl_keyfile=os.environ.get("IM_REDIS_KEY_FILE"),
+        ) as helper:
             answer, table = COMMANDS[options.command](helper, options)
     except (ImError, OSError) as error:
         print(f"imhelper: {error}", file=sys.stderr)
@@ -46,13 +54,20 @@ def _password() -> str | None:
         return file.read().strip()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _common(**default: Any) -> argparse.ArgumentParser:
+    """The options of every command; `default=SUPPRESS` where what stands before the command must not be undone."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--redis-url", metavar="URL", help="default: $IM_REDIS_URL, then redis://localhost")
-    common.add_argument("--prefix", help="default: $IM_PREFIX, then im")
-    common.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="default: 5")
-    common.add_argument("--json", action="store_true", help="print JSON")
-    parser = argparse.ArgumentParser(prog="python -m imhelper", description="Look into an ImCluster through its Redis.")
+    common.add_argument("--redis-url", metavar="URL", help="default: $IM_REDIS_URL, then redis://localhost", **default)
+    common.add_argument("--prefix", help="default: $IM_PREFIX, then im", **default)
+    common.add_argument("--timeout", type=float, metavar="SECONDS", help="default: 5", **{"default": 5.0, **default})
+    common.add_argument("--json", action="store_true", help="print JSON", **default)
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = "Look into an ImCluster through its Redis."
+    parser = argparse.ArgumentParser(prog="python -m imhelper", description=text, parents=[_common()])
+    common = _common(default=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str, *arguments: tuple[str, str]) -> argparse.ArgumentParser:

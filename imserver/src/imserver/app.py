@@ -15,10 +15,11 @@ from imhelper._backend.aio import Link
 from imhelper.core import scripts
 from imhelper.core.redis_url import RedisConfig, parse_redis_url
 from imhelper.core.slots import CLUSTER_GROUPS
+from imhelper.core.topology import ACTIVE
 from imhelper.errors import RedisUnavailableError
 
 from .admin import start_admin
-from .drain import GOING_AWAY, TableDrain, drain
+from .drain import GOING_AWAY, TableDrain, drain, tell_publisher
 from .hub import PATIENCE_SECONDS, Hub
 from .janitor import Janitor
 from .lease import Fenced, LeaseKeeper
@@ -160,6 +161,9 @@ class Server:
         await self._until_answered(self.keeper.look)
         await self._until_answered(self.keeper.beat)
         hub.redis_up = True
+        if self.publisher is not None and hub.topology is not None and not self._listed():
+            # Or the first clients after readiness would find this server in no table yet.
+            await tell_publisher(hub, self.keeper)
         self._start("lease", self.keeper.run)
         lease = self._tasks["lease"]
         while not await until(lambda: hub.topology is not None or lease.done(), SLOW_START_SECONDS):
@@ -192,6 +196,10 @@ class Server:
         gc.collect()
         gc.freeze()
         log.info("server %s is ready", self.settings.server_name)
+
+    def _listed(self) -> bool:
+        topology, me = self.hub.topology, self.settings.server_name
+        return topology is not None and any(s.name == me and s.state == ACTIVE for s in topology.servers)
 
     async def _until_answered(self, call: Callable[[], Awaitable[R]]) -> R:
         while True:

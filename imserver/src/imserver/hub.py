@@ -93,7 +93,7 @@ class Hub:
         self.poke: Callable[[], None] = lambda: None
         self._newest = 0
         self._handshakes = 0
-        self._gate: Gate[tuple[Socket, Wanted, bytes]] = Gate(GATE_RATE, GATE_BURST, GATE_ROOM)
+        self._gate: Gate[tuple[Socket, Wanted, bytes | None]] = Gate(GATE_RATE, GATE_BURST, GATE_ROOM)
         # The numbers of sockets that Redis may record before they are open here.
         self.admitting: set[int] = set()
         # Those of handshakes that Redis may carry out yet, though nobody waits for them any more.
@@ -126,8 +126,11 @@ class Hub:
 
     # Admission.
 
-    def admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
-        """Take a handshake: consume its token, record the socket, then answer."""
+    def admit(self, socket: Socket, wanted: Wanted, answer: bytes | None) -> None:
+        """Take a handshake: consume its token, record the socket, then answer.
+
+        Without an answer it is a request for no WebSocket: its token is looked up, and stays good.
+        """
         refusal = self.refusal()
         if refusal is None:
             passed = self._gate.enter((socket, wanted, answer), monotonic())
@@ -150,9 +153,9 @@ class Hub:
                     else:
                         socket.refuse(refusal)
 
-    def _start(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
+    def _start(self, socket: Socket, wanted: Wanted, answer: bytes | None) -> None:
         self._handshakes += 1
-        self.spawn(self._admit(socket, wanted, answer))
+        self.spawn(self._look_up(socket, wanted) if answer is None else self._admit(socket, wanted, answer))
 
     def refusal(self) -> Refusal | None:
         """Why no handshake can be taken now, or None."""
@@ -174,6 +177,20 @@ class Hub:
         self._jobs.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a job of the server failed", exc_info=task.exception())
+
+    async def _look_up(self, socket: Socket, wanted: Wanted) -> None:
+        group = group_of(wanted.slot, self.groups)
+        try:
+            known = await self.link.command(group, "EXISTS", keys.token(self.tag(group), wanted.token))
+        except RedisUnavailableError:
+            _refuse(socket, NOT_READY)
+        else:
+            if not known:
+                _refuse(socket, UNAUTHORIZED)
+            elif socket.state == ADMITTING:
+                socket.refuse_request()
+        finally:
+            self._handshakes -= 1
 
     async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
         self._newest += 1

@@ -207,7 +207,8 @@ class LeaseKeeper:
         grace = int(hub.settings.grace_seconds * 1000)
         for group in range(hub.groups):
             # Markers first, everywhere: from then on the dead can write nothing.
-            await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention)
+            gone, _ = await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention)
+            hub.stats.reclaims += gone
         for group in range(hub.groups):
             left = 1
             while left:

@@ -108,7 +108,8 @@ def _slots(text: str) -> int:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(o.strip() for o in text.split(",") if o.strip())
+    # Browsers write scheme and host in lower case (RFC 6454, section 6.1).
+    origins = tuple(o.strip().lower() for o in text.split(",") if o.strip())
     if any(o != "*" and not re.fullmatch(r"https?://[^/\s,]+", o) for o in origins):
         raise ValueError
     return () if "*" in origins else origins
@@ -130,8 +131,8 @@ _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
     "prefix": ("1 to 128 bytes without braces and control characters", check_prefix),
     "server_name": _matching("1 to 63 letters, digits, '-', '_' or '.'", _NAME.pattern),
     "url": _matching("a URL like ws://host:6001/ws", r"wss?://[^\s?#]+/ws"),
-    "port": _whole(0, 65535),
-    "admin_port": _whole(0, 65535),
+    "port": _whole(1, 65535),
+    "admin_port": _whole(1, 65535),
     "max_connections": _whole(1, 1000000),
     "max_sockets_per_client": _whole(1, 1000),
     "max_payload_bytes": _whole(1, 16777216),

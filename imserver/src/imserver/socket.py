@@ -186,14 +186,12 @@ class Socket(asyncio.Protocol):
 
     def _request(self, parser: ServerProtocol, request: Request) -> None:
         answer = parser.accept(request)
-        asked = handshake.asked(request)
-        if answer.status_code == 101 or not asked.path.partition("?")[0].endswith("/ws"):
-            self._asked(asked)
-        else:
+        upgrade = answer.status_code == 101
+        if not upgrade:
             parser.send_response(answer)
-            self._refuse_as(parser)
+        self._asked(handshake.asked(request), upgrade)
 
-    def _asked(self, asked: handshake.Asked) -> None:
+    def _asked(self, asked: handshake.Asked, upgrade: bool = True) -> None:
         wanted = handshake.inspect(asked, self.hub.settings.allowed_origins, self.hub.slots_count)
         if isinstance(wanted, handshake.Refusal):
             # Before the topology is known a good token can't be told from a bad one.
@@ -202,9 +200,15 @@ class Socket(asyncio.Protocol):
             return
         self.envelope = wanted.envelope
         self.state = ADMITTING
-        self.head = None
         self.at = 0
-        self.hub.admit(self, wanted, handshake.switching(asked, wanted))
+        if upgrade:
+            self.head = None
+        self.hub.admit(self, wanted, handshake.switching(asked, wanted) if upgrade else None)
+
+    def refuse_request(self) -> None:
+        """The token is good, but a WebSocket was not asked for."""
+        if self.head is not None:
+            self._refuse_as(self.head)
 
     def refuse(self, refusal: handshake.Refusal) -> None:
         """Answer with HTTP and hang up."""

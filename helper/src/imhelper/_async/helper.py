@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from .._backend.aio import Link
 from .._backend.common import Arg, Call
-from .._checks import check_group, check_reason, check_timeout, check_token_ttl, with_token
+from .._checks import check_avoid, check_callback, check_group, check_reason, check_timeout, check_token_ttl, with_token
 from .._models import ChanOnline, SendEvent, Server
 from ..core import keys
 from ..core.ids import check_chan, check_client, check_metadata, check_prefix, unique
@@ -122,6 +122,7 @@ class ImHelper:
         """
         check_client(client_id)
         check_metadata(metadata)
+        check_avoid(avoid)
         while True:
             topology = await self._view.topology()
             slot = slot_of(client_id, topology.slots)
@@ -267,6 +268,8 @@ class ImHelper:
         Raises:
             SettingError: a bad argument. RedisUnavailableError, TopologyError. Later losses of Redis are waited out.
         """
+        check_callback("online", online)
+        check_callback("offline", offline)
         feed = Feed(self._link, self._view)
         if group is None:
             subscription = Subscription(feed, online, offline)

@@ -123,12 +123,14 @@ class Engine:
 
     def answer_error(self, lane: Lane, pending: Pending, error: BaseException) -> None:
         """Decide what becomes of a call that got an error instead of a reply."""
-        pending.error = error
         verdict = judge(error)
         if verdict is Verdict.LOAD:
+            # Part of the way, and no reason why it ended nowhere.
             pending.load = True
             lane.put(pending)
-        elif verdict is Verdict.WAIT:
+            return
+        pending.error = error
+        if verdict is Verdict.WAIT:
             pending.tries += 1
             self.loop.call_later(backoff(pending.tries), self._again, pending)
         elif verdict is Verdict.MOVED:

@@ -13,7 +13,7 @@ from .._backend.common import Arg, Call
 from .._checks import check_timeout
 from .._memory import Memory, Sent
 from ..core.ids import check_client, check_metadata, check_prefix
-from ..core.redis_url import parse_redis_url
+from ..core.redis_url import Credential, RedisConfig, parse_redis_url
 from ..core.scripts import Script
 from ..errors import ImError
 from .helper import ImHelper
@@ -30,7 +30,8 @@ class FakeImHelper(ImHelper):
     is as with the real one, `event_bus`, hooks and errors included; delivery and receipts are not played.
 
     Args:
-        redis_url, prefix, token_ttl, timeout: as for ImHelper; nothing connects.
+        redis_url, prefix, token_ttl, timeout and the login: as for ImHelper, so that code that makes its own helper can
+            make this one; nothing connects.
         servers: names of the servers there are; with none, `prev_connect_server` raises NoServerError.
     """
 
@@ -41,10 +42,23 @@ class FakeImHelper(ImHelper):
         prefix: str = "im",
         token_ttl: float = 10,
         timeout: float = 5,
+        username: Credential = None,
+        password: Credential = None,
+        ssl_ca_certs: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
         servers: Sequence[str] = ("fake-0",),
     ) -> None:
         self._memory = Memory(servers)
-        self._set_up(_FakeLink(self._memory, redis_url, check_prefix(prefix), check_timeout(timeout)), token_ttl)
+        config = parse_redis_url(
+            redis_url,
+            username=username,
+            password=password,
+            ssl_ca_certs=ssl_ca_certs,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+        )
+        self._set_up(_FakeLink(self._memory, config, check_prefix(prefix), check_timeout(timeout)), token_ttl)
 
     @property
     def sent(self) -> list[Sent]:
@@ -69,8 +83,8 @@ class FakeImHelper(ImHelper):
 class _FakeLink(Link):
     """Answers from the memory."""
 
-    def __init__(self, memory: Memory, redis_url: str, prefix: str, timeout: float) -> None:
-        super().__init__(parse_redis_url(redis_url), prefix=prefix, timeout=timeout)
+    def __init__(self, memory: Memory, config: RedisConfig, prefix: str, timeout: float) -> None:
+        super().__init__(config, prefix=prefix, timeout=timeout)
         self._memory = memory
 
     def eval(self, script: Script, group: int | None, *args: Arg) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from .._backend._work_blocking import invoke
 from .._backend.common import Arg, Call
 from .._models import SendEvent
-from ..core.payload import Payload, encode_message, make_key, message_id
+from ..core.payload import Payload, check_size, encode_message, make_key, message_id
 from ..core.scripts import load
 from ..core.slots import group_of, slot_of
 from ..core.topology import Topology
@@ -46,9 +46,10 @@ class Sender:
 
     def to_clients(self, sender: str, receivers: list[str], message: object, receipt: bool, key: str | None) -> str:
         """Publish to receivers (checked, each once) and return the message's id."""
-        topology = self._view.topology()
-        payload = encode_message(message, topology.limits.max_payload_bytes)
         sent_id, key = self._identity(sender, key)
+        payload = encode_message(message)
+        topology = self._topology(sent_id, key, receivers)
+        check_size(payload, topology.limits.max_payload_bytes)
         slots = {r: slot_of(r, topology.slots) for r in receivers}
         if not receivers:
             return sent_id
@@ -71,9 +72,10 @@ class Sender:
 
     def to_chan(self, sender: str, chan: str, message: object, key: str | None) -> str:
         """Publish to a channel's members and return the message's id."""
-        topology = self._view.topology()
-        payload = encode_message(message, topology.limits.max_payload_bytes)
         sent_id, key = self._identity(sender, key)
+        payload = encode_message(message)
+        topology = self._topology(sent_id, key, [chan])
+        check_size(payload, topology.limits.max_payload_bytes)
         self._tell(topology, range(topology.slots), sender, (), chan, message)
         parts = (*self._head(topology, sent_id, sender, payload), chan)
         script = load("send_chan")
@@ -87,6 +89,13 @@ class Sender:
         elif not isinstance(key, str) or not 1 <= len(key.encode("utf-8", "surrogatepass")) <= KEY_MAX_BYTES:
             raise SettingError(f"idempotency_key must be a str of 1 to {KEY_MAX_BYTES} UTF-8 bytes")
         return message_id(sender, key), key
+
+    def _topology(self, sent_id: str, key: str, covers: Sequence[str]) -> Topology:
+        """The topology; a Redis that can't be asked for it covers nobody, which the error tells as any other."""
+        try:
+            return self._view.topology()
+        except RedisUnavailableError as error:
+            raise _repeatable(error, sent_id, key, covers) from (error.__cause__ or error)
 
     def _head(self, topology: Topology, sent_id: str, sender: str, payload: Payload) -> tuple[Arg, ...]:
         return (*retention(topology), sent_id, KEY_LIFE_MS, sender, payload.type, payload.data)
@@ -116,6 +125,9 @@ class Sender:
             return
         uncovered = dict.fromkeys(name for send, _ in failed for name in send.covers)
         error = failed[0][1]
-        raise RedisUnavailableError(
-            str(error), message_id=sent_id, idempotency_key=key, uncovered=tuple(uncovered)
-        ) from (error.__cause__ or error)
+        raise _repeatable(error, sent_id, key, tuple(uncovered)) from (error.__cause__ or error)
+
+
+def _repeatable(error: BaseException, sent_id: str, key: str, uncovered: Sequence[str]) -> RedisUnavailableError:
+    """The same error with what a repetition of the send needs."""
+    return RedisUnavailableError(str(error), message_id=sent_id, idempotency_key=key, uncovered=uncovered)

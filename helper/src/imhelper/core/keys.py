@@ -18,6 +18,7 @@ __all__ = [
     "online",
     "outbox",
     "servers",
+    "token",
     "topology",
     "wake",
 ]
@@ -46,6 +47,11 @@ def servers(prefix: str) -> str:
 def log(tag: str, slot: int) -> str:
     """Stream: the log of a slot."""
     return f"{tag}:log:{slot}"
+
+
+def token(tag: str, token: str) -> str:
+    """String: for whom a one-time token is; gone once it is used."""
+    return f"{tag}:tok:{token}"
 
 
 def wake(tag: str, boot: str) -> str:

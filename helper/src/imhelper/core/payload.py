@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import MessageError
 
-__all__ = ["BYTES", "JSON", "TEXT", "Payload", "encode_message", "make_key", "message_id"]
+__all__ = ["BYTES", "JSON", "TEXT", "Payload", "check_size", "encode_message", "make_key", "message_id"]
 
 TEXT, JSON, BYTES = "t", "j", "b"
 
@@ -23,11 +23,11 @@ class Payload(NamedTuple):
     data: bytes
 
 
-def encode_message(message: object, max_bytes: int) -> Payload:
+def encode_message(message: object) -> Payload:
     """Encode a message as the contract says: str as it is, bytes as they are, anything else as compact JSON.
 
-    Raises MessageError when it can't be encoded (NaN, lone surrogates, foreign types, too deep) or is larger
-    than `max_bytes`.
+    Raises MessageError when it can't be encoded (NaN, lone surrogates, foreign types, too deep). `check_size` has
+    the last word.
     """
     if isinstance(message, str):
         kind = TEXT
@@ -45,9 +45,13 @@ def encode_message(message: object, max_bytes: int) -> Payload:
             raise MessageError("message must be encodable as UTF-8: it holds a lone surrogate") from None
         except (TypeError, ValueError, RecursionError) as error:
             raise MessageError(f"message can't be encoded as JSON: {error}") from None
-    if len(data) > max_bytes:
-        raise MessageError(f"message must be at most {max_bytes} bytes long once encoded, not {len(data)}")
     return Payload(kind, data)
+
+
+def check_size(payload: Payload, max_bytes: int) -> None:
+    """Raise MessageError when an encoded message is larger than the cluster's limit."""
+    if len(payload.data) > max_bytes:
+        raise MessageError(f"message must be at most {max_bytes} bytes long once encoded, not {len(payload.data)}")
 
 
 def make_key() -> str:

@@ -3,6 +3,7 @@ Pure: nothing here connects. Secrets are kept out of every repr and error text."
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -89,8 +90,17 @@ class RedisConfig:
 
 
 def _now(value: Credential) -> str | None:
-    found = value() if callable(value) else value
+    found: object = value() if callable(value) else value
+    if found is not None and not isinstance(found, str):
+        if inspect.iscoroutine(found):
+            found.close()
+        raise TypeError(f"a callable for the login must return a str, not {type(found).__name__}")
     return found or None
+
+
+def _check_credential(what: str, value: object) -> None:
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise SettingError(f"{what} must be a str or a callable that returns one, not {type(value).__name__}")
 
 
 def parse_redis_url(
@@ -114,6 +124,8 @@ def parse_redis_url(
     """
     if not isinstance(url, str):
         raise SettingError(f"redis_url must be a str, not {type(url).__name__}")
+    _check_credential("username", username)
+    _check_credential("password", password)
     scheme, found, rest = url.strip().partition("://")
     if not found or scheme.lower() not in _SCHEMES:
         raise SettingError(f"redis_url must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
@@ -158,6 +170,9 @@ def parse_redis_url(
 def _options(query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown and "@" in query:
+        # What stands here may be the end of a password, and is not quoted.
+        raise SettingError("redis_url: a '?' in the user name or the password must be written as %3F")
     if unknown:
         raise SettingError(f"redis_url: unknown option {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
     return options
@@ -176,7 +191,7 @@ def _addresses(hosts: str, kind: Kind) -> tuple[Address, ...]:
             host, _, port = part.rpartition(":")
         number = _number("port", port) if port else _DEFAULT_PORTS[kind]
         if not 1 <= number <= 65535:
-            raise SettingError(f"redis_url: port must be 1 to 65535, not {number}")
+            raise SettingError("redis_url: port must be 1 to 65535")
         if not host and len(hosts) > len(part):
             raise SettingError("redis_url must not hold an empty host")
         found.append(Address(unquote(host) or "localhost", number))
