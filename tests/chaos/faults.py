@@ -19,8 +19,8 @@ _SOCKETS = {"cut": 3, "slow": 1}
 _GONE = {"redis-restart": 1, "redis-kill": 1, "redis-outage": 0.7, "redis-freeze": 1}
 _THERE = {"client-kill": 1.5, "pause": 1.5, "maxmemory": 1}
 _LOSSES = {"power": 0.7, "wipe": 0.5}
-_SENTINEL = {"failover": 1.5, "switch": 1}
-_CLUSTER = {"cluster-failover": 1.5, "cluster-switch": 1, "reshard": 2.5}
+_SENTINEL = {"failover": 3, "switch": 1.5}
+_CLUSTER = {"cluster-failover": 2.5, "cluster-switch": 1.5, "reshard": 4}
 _ALWAYS = {**_SERVERS, **_SOCKETS}
 FAULTS: dict[str, float] = {**_ALWAYS, **_GONE, **_THERE, **_LOSSES, **_SENTINEL, **_CLUSTER}
 # What `all` means.
