@@ -192,12 +192,12 @@ class LeaseKeeper:
         grace = int(hub.settings.grace_seconds * 1000)
         for group in range(hub.groups):
             # Markers first, everywhere: from then on the dead can write nothing.
-            await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention)
+            await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention, "0")
         for group in range(hub.groups):
-            left = 1
+            left, cursor = 1, b"0"
             while left:
-                gone, left = await hub.link.eval(
-                    scripts.load("reclaim"), group, boot, RECLAIM_BATCH, grace, *hub.retention
+                gone, left, cursor = await hub.link.eval(
+                    scripts.load("reclaim"), group, boot, RECLAIM_BATCH, grace, *hub.retention, cursor
                 )
                 hub.stats.reclaims += gone
                 await asyncio.sleep(0)
