@@ -188,19 +188,23 @@ class LeaseKeeper:
 
     async def reclaim(self, boot: str) -> None:
         """Take a dead boot's sockets back, in bounded batches. Raises RedisUnavailableError; safe to repeat."""
-        hub = self._hub
-        grace = int(hub.settings.grace_seconds * 1000)
-        for group in range(hub.groups):
+        for group in range(self._hub.groups):
             # Markers first, everywhere: from then on the dead can write nothing.
-            await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention, "0")
-        for group in range(hub.groups):
+            await self._reclaim_some(group, boot, 1, b"0")
+        for group in range(self._hub.groups):
             left, cursor = 1, b"0"
             while left:
-                gone, left, cursor = await hub.link.eval(
-                    scripts.load("reclaim"), group, boot, RECLAIM_BATCH, grace, *hub.retention, cursor
-                )
-                hub.stats.reclaims += gone
+                left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
                 await asyncio.sleep(0)
+
+    async def _reclaim_some(self, group: int, boot: str, batch: int, cursor: bytes) -> tuple[int, bytes]:
+        hub = self._hub
+        grace = int(hub.settings.grace_seconds * 1000)
+        gone, left, cursor = await hub.link.eval(
+            scripts.load("reclaim"), group, boot, batch, grace, *hub.retention, cursor
+        )
+        hub.stats.reclaims += gone
+        return left, cursor
 
     async def _adopt_orphans(self) -> None:
         """Boots that a group knows but that hold no lease: reclaims cut short, leases that Redis lost."""
