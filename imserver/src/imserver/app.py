@@ -227,7 +227,7 @@ class Server:
         return EXIT_FENCED
 
     async def _leave(self) -> int:
-        """Drain, tell Redis, end. A second signal cuts it short; so does a task that ends, for nobody would be served."""
+        """Drain, tell Redis, end. A second signal cuts it short, and a task that ends: then nobody would be served."""
         self.table_drain.stop()
         now = asyncio.get_running_loop().create_task(self._stop_now.wait())
         draining = asyncio.get_running_loop().create_task(drain(self.hub, self.keeper))
