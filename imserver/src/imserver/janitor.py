@@ -21,7 +21,7 @@ __all__ = ["Janitor"]
 
 log = logging.getLogger(__name__)
 
-# A dead server's clients come due together: some thousands a second go, and what is asked of Redis meanwhile goes between.
+# A dead server's clients come due together: thousands a second go, and what is asked of Redis meanwhile goes between.
 BATCH = 100
 BATCHES = 50
 PAUSE_SECONDS = 0.01
