@@ -50,9 +50,9 @@ class Client:
         gone: int = await self.link.eval(load("close"), 0, self.boot, grace, *RETENTION, n, place)
         return gone
 
-    async def reclaim(self, batch: int = 100, grace: int = 0) -> list[int]:
-        reply: list[int] = await self.link.eval(load("reclaim"), 0, self.boot, batch, grace, *RETENTION)
-        return reply
+    async def reclaim(self, batch: int = 100, cursor: bytes = b"0", grace: int = 0) -> tuple[int, int, bytes]:
+        gone, left, cursor = await self.link.eval(load("reclaim"), 0, self.boot, batch, grace, *RETENTION, cursor)
+        return gone, left, cursor
 
     async def send(self, number: int) -> str:
         message = (f"m{number}", 60000, "sender", "t", "hello", 0, "", self.slot, self.client)
@@ -100,13 +100,25 @@ async def test_a_boot_without_a_marker_records_nothing(link):
     dead, alive = await Client(link, "dead").start(), await Client(link, "alive").start()
     await dead.connect(1, await dead.mint())
     token = await dead.mint()
-    assert await dead.reclaim() == [1, 0]
+    assert await dead.reclaim() == (1, 0, b"0")
     assert (await dead.connect(2, token))[0] == b"fenced"
     assert await link.eval(load("wake"), 0, "dead", "w", "") == 0
     assert await link.eval(load("positions"), 0, "dead", 2, dead.slot, "1-1") == 0
     keys = await link.command(0, "KEYS", "*dead*")
     assert keys == []
     assert (await alive.connect(1, token))[0] == b"ok", "the token was not used up"
+    assert await link.eval(load("boot"), 0, "dead") is None, "nor does it get another marker"
+    assert (await dead.connect(3, await dead.mint()))[0] == b"fenced"
+    assert await alive.reclaim() == (1, 0, b"0")
+
+
+async def test_marks_of_ended_boots_are_kept_for_a_day(link):
+    old, new = await Client(link, "old").start(), await Client(link, "new").start()
+    await old.reclaim()
+    yesterday = int((await link.command(None, "TIME"))[0]) * 1000 - 86_500_000
+    await link.command(0, "HSET", "{im:0}:ended", "old", yesterday)
+    await new.reclaim()
+    assert await link.command(0, "HKEYS", "{im:0}:ended") == [b"new"]
 
 
 @pytest.mark.parametrize("reclaimed", [True, False], ids=["reclaimed", "not yet reclaimed"])
@@ -158,15 +170,29 @@ async def test_a_reclaim_goes_in_bounded_batches_that_another_can_go_on_with(lin
     dead = [await Client(link, "dead", f"c{n}").start() for n in range(600)]
     for n, client in enumerate(dead):
         await client.connect(n, await client.mint())
-    gone, left = await dead[0].reclaim(50)
+    gone, left, cursor = await dead[0].reclaim(50)
     assert 0 < gone <= 200 and left == 600 - gone
     assert (await dead[0].connect(1000, await dead[0].mint()))[0] == b"fenced", "from the first batch on"
     boots, dying = await link.eval(load("orphans"), 0)
     assert (boots, dying) == ([], [b"dead"]), "whoever looks knows that there is more to do"
     while left:
-        gone, left = await dead[0].reclaim(50)
+        gone, left, cursor = await dead[0].reclaim(50, cursor)
     assert await link.eval(load("orphans"), 0) == [[], []]
     assert await link.command(0, "SCARD", "{im:0}:online") == 0
+
+
+async def test_a_reclaim_of_very_many_sockets_comes_to_its_end(link):
+    dead = await Client(link, "dead").start()
+    for start in range(0, 20_000, 1000):
+        flat = [x for n in range(start, start + 1000) for x in (n, f"5\nc{n}")]
+        await link.command(0, "HSET", "{im:0}:bs:dead", *flat)
+    left, cursor, calls = 20_000, b"0", 0
+    while left and calls < 400:
+        _, left, cursor = await dead.reclaim(200, cursor)
+        calls += 1
+    assert left == 0
+    # Whoever goes on with it begins at the beginning.
+    assert await dead.reclaim() == (0, 0, b"0")
 
 
 async def test_a_send_with_the_same_id_is_appended_once(link):

@@ -143,13 +143,12 @@ class Server:
                 joined.cancel()
                 await asyncio.gather(joined, return_exceptions=True)
                 return await self._leave() if self.hub.redis_up else 0
-            if isinstance(joined.exception(), Fenced):
+            try:
+                joined.result()
+            except Fenced:
                 return await self._fenced()
-            joined.result()
             await asyncio.wait([stop, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done():
-                return await self._failed()
-            return await self._leave()
+            return await self._leave() if stop.done() else await self._failed()
         finally:
             joined.cancel()
             stop.cancel()
@@ -165,8 +164,7 @@ class Server:
             # Or the first clients after readiness would find this server in no table yet.
             await tell_publisher(hub, self.keeper)
         self._start("lease", self.keeper.run)
-        lease = self._tasks["lease"]
-        while not await until(lambda: hub.topology is not None or lease.done(), SLOW_START_SECONDS):
+        while not await until(lambda: hub.topology is not None or bool(self.problems()), SLOW_START_SECONDS):
             log.warning("no topology is published under prefix %r yet", self.settings.prefix)
         if hub.topology is None:
             return
@@ -176,6 +174,8 @@ class Server:
             incarnation = await self._until_answered(
                 lambda group=group: self.link.eval(scripts.load("boot"), group, hub.boot)  # type: ignore[misc]
             )
+            if incarnation is None:
+                raise Fenced
             hub.incarnation[group] = incarnation + b"."
             self.readers.append(Reader(hub, group))
         hub.wake_reader = lambda slot: self.readers[slot.group].wake()
@@ -189,8 +189,12 @@ class Server:
         self._start("janitor", Janitor(hub).run)
         for worker in range(hub.replayer.workers):
             self._start(f"replay {worker}", hub.replayer.work)
-        while not await until(lambda: all(r.healthy for r in self.readers), SLOW_START_SECONDS):
+        while not await until(
+            lambda: all(r.healthy for r in self.readers) or bool(self.problems()), SLOW_START_SECONDS
+        ):
             log.warning("what is written to Redis does not come back yet")
+        if self.problems():
+            return
         await self._warn_of_eviction()
         hub.ready = True
         gc.collect()
@@ -231,14 +235,16 @@ class Server:
         return EXIT_FENCED
 
     async def _leave(self) -> int:
-        """Drain, tell Redis, end. A second signal cuts it short."""
+        """Drain, tell Redis, end. A second signal cuts it short, and a task that ends: then nobody would be served."""
         self.table_drain.stop()
         now = asyncio.get_running_loop().create_task(self._stop_now.wait())
         draining = asyncio.get_running_loop().create_task(drain(self.hub, self.keeper))
         try:
-            await asyncio.wait([now, draining], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([now, draining, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if draining.done():
                 draining.result()
+            elif not now.done():
+                return await self._failed()
         finally:
             now.cancel()
             draining.cancel()

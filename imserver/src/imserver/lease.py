@@ -203,20 +203,23 @@ class LeaseKeeper:
 
     async def reclaim(self, boot: str) -> None:
         """Take a dead boot's sockets back, in bounded batches. Raises RedisUnavailableError; safe to repeat."""
+        for group in range(self._hub.groups):
+            # Markers first, everywhere: from then on the dead can write nothing.
+            await self._reclaim_some(group, boot, 1, b"0")
+        for group in range(self._hub.groups):
+            left, cursor = 1, b"0"
+            while left:
+                left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
+                await asyncio.sleep(0)
+
+    async def _reclaim_some(self, group: int, boot: str, batch: int, cursor: bytes) -> tuple[int, bytes]:
         hub = self._hub
         grace = int(hub.settings.grace_seconds * 1000)
-        for group in range(hub.groups):
-            # Markers first, everywhere: from then on the dead can write nothing.
-            gone, _ = await hub.link.eval(scripts.load("reclaim"), group, boot, 1, grace, *hub.retention)
-            hub.stats.reclaims += gone
-        for group in range(hub.groups):
-            left = 1
-            while left:
-                gone, left = await hub.link.eval(
-                    scripts.load("reclaim"), group, boot, RECLAIM_BATCH, grace, *hub.retention
-                )
-                hub.stats.reclaims += gone
-                await asyncio.sleep(0)
+        gone, left, cursor = await hub.link.eval(
+            scripts.load("reclaim"), group, boot, batch, grace, *hub.retention, cursor
+        )
+        hub.stats.reclaims += gone
+        return left, cursor
 
     def _look_for_orphans(self) -> None:
         now = monotonic()

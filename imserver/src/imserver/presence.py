@@ -14,6 +14,7 @@ from imhelper.core import scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
+from .lease import Fenced
 from .socket import OPEN, Socket
 from .state import Slot
 
@@ -196,7 +197,7 @@ class Presence:
         self._restore.set()
 
     async def run_restore(self) -> None:
-        """Restore when asked to, for ever."""
+        """Restore when asked to, for ever. Raises Fenced when this boot was reclaimed."""
         while True:
             await self._restore.wait()
             self._restore.clear()
@@ -213,7 +214,9 @@ class Presence:
 
     async def _restore_group(self, group: int) -> None:
         hub = self._hub
-        await hub.link.eval(scripts.load("boot"), group, hub.boot)
+        if await hub.link.eval(scripts.load("boot"), group, hub.boot) is None:
+            # Its clients were told to be gone: to record them again would be online without an event, or a ghost.
+            raise Fenced
         restored = 0
         left = [s.number for s in hub.slots.values() if s.group == group and s.members]
         while left:

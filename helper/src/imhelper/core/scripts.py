@@ -10,6 +10,14 @@ from importlib.resources import files
 
 __all__ = ["Script", "load"]
 
+# What keeps presence true, or ends it, goes on when maxmemory is reached: leases, canaries, places, the cursors of event
+# groups. Each writes little, and replaces what it wrote before. (https://redis.io/docs/latest/develop/programmability/)
+_IN_FULL_MEMORY = "#!lua flags=allow-oom\n"
+_GO_ON = frozenset(
+    ("beat", "boot", "disconnect", "events_done", "events_lease", "events_members", "positions", "publish", "publisher")
+    + ("restore", "verify", "wake")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -22,7 +30,8 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """The script `lua/<name>.lua` of this package, after the text of `lua/lib.lua`."""
+    """The script `lua/<name>.lua` of this package, after the text of `lua/lib.lua` and the flags that it needs."""
     folder = files("imhelper") / "lua"
-    source = (folder / "lib.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+    flags = _IN_FULL_MEMORY if name in _GO_ON else ""
+    source = flags + (folder / "lib.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())

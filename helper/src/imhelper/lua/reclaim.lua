@@ -1,13 +1,23 @@
 -- reclaim: fence a boot in this group and take its sockets back, one bounded batch a call.
--- ARGV: boot, batch, grace ms, entries, bytes, ms. Returns {how many went, how many are left}.
--- The marker goes first: from then on no script records anything for this boot. `dying` keeps the boot known until all
--- is taken back, so that another server goes on when the reclaiming one dies.
+-- ARGV: boot, batch, grace ms, entries, bytes, ms, cursor ('0' at first).
+-- Returns {how many went, how many are left, cursor}: with some left, call again with that cursor. Each call from '0'
+-- would look through the places of all that went before, more and more of them, and in the end at nothing else.
+-- The marker goes first: from then on no script records anything for this boot, and `ended` keeps it from getting
+-- another one, for a day. `dying` keeps the boot known until all is taken back, so that another server goes on when the
+-- reclaiming one dies.
 local boot, grace = ARGV[1], tonumber(ARGV[3])
 retention(ARGV[4], ARGV[5], ARGV[6])
 redis.call('SREM', T .. ':boots', boot)
+local now = now_ms()
+if redis.call('HSETNX', T .. ':ended', boot, int(now)) == 1 then
+  local marks = redis.call('HGETALL', T .. ':ended')
+  for i = 1, #marks, 2 do
+    if tonumber(marks[i + 1]) < now - 86400000 then redis.call('HDEL', T .. ':ended', marks[i]) end
+  end
+end
 redis.call('SADD', T .. ':dying', boot)
 local key = T .. ':bs:' .. boot
-local items = redis.call('HSCAN', key, 0, 'COUNT', ARGV[2])[2]
+local cursor, items = unpack(redis.call('HSCAN', key, ARGV[7], 'COUNT', ARGV[2]))
 local gone = 0
 for i = 1, #items, 2 do
   redis.call('HDEL', key, items[i])
@@ -26,4 +36,4 @@ if left == 0 then
   redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot)
   redis.call('SREM', T .. ':dying', boot)
 end
-return {gone, left}
+return {gone, left, cursor}
