@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver.gate import Gate
+from imserver.gate import Gate, Pace
 
 
 def test_a_burst_passes_and_the_rest_waits_its_turn():
@@ -44,3 +44,15 @@ def test_never_above_the_rate_always_in_order(gaps: list[float], rate: float, bu
         passed += gate.due(now)
     assert passed == sorted(passed)
     assert sorted(passed + refused) == list(range(len(gaps)))
+
+
+@given(gaps=st.lists(st.floats(0, 0.5), min_size=1, max_size=200), rate=st.floats(1, 50), burst=st.integers(1, 20))
+def test_turns_begin_at_the_rate_and_no_later_than_they_must(gaps: list[float], rate: float, burst: int):
+    pace, now, begins = Pace(rate, burst), 0.0, []
+    for gap in gaps:
+        now += gap
+        begins.append(now + pace.turn(now))
+    assert begins == sorted(begins)
+    for n, begin in enumerate(begins):
+        assert n + 1 <= burst + rate * begin + 1e-6
+    assert pace.turn(now + 1e6) == 0

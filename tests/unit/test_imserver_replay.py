@@ -2,6 +2,7 @@
 # The log, the slots, the sockets' positions and the replayer are the server's own; Redis and TCP are stand-ins.
 
 import asyncio
+from time import monotonic
 from typing import Any, cast
 
 from hypothesis import example, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from imhelper.core.position import StreamId
 from imserver.entries import Fields
 from imserver.fanout import Fanout
+from imserver.gate import Pace
 from imserver.replay import Replayer, is_member_at
 from imserver.socket import OPEN, Socket
 from imserver.state import Slot
@@ -254,6 +256,31 @@ async def test_sockets_of_one_slot_share_scans():
     world.replayer._scan = counted
     await world.feed(sockets[0])
     assert all(s.live for s in sockets) and scans < 10
+
+
+async def test_many_that_come_one_by_one_share_scans_too():
+    world = World([[b"x", b"unknown kind"]] * 20)
+    rate, burst, scans = 50.0, 3, 0
+    world.replayer._pace = Pace(rate, burst)
+    scan = world._scan
+
+    async def counted(slot: Slot, after: bytes, upto: bytes, count: int) -> list[tuple[bytes, Fields]]:
+        nonlocal scans
+        scans += 1
+        return await scan(slot, after, upto, count)
+
+    world.replayer._scan = counted
+    workers = [asyncio.create_task(world.replayer.work()) for _ in range(4)]
+    began = monotonic()
+    sockets = []
+    for _ in range(300):
+        sockets.append(Replaying(world.slot, 10, 20, {}, []))
+        world.replayer.want(world.slot)
+        await asyncio.sleep(0)
+    assert await until(lambda: all(s.live for s in sockets), 20)
+    assert 0 < scans <= burst + rate * (monotonic() - began)
+    for worker in workers:
+        worker.cancel()
 
 
 def test_membership_is_from_after_the_join_until_before_the_leave():

@@ -1,5 +1,5 @@
-"""Bounds how fast handshakes are taken, so that a reconnect storm leaves time for the clients that are connected.
-Pure: a bucket of tokens and a bounded queue; the caller brings the clock."""
+"""Bounds how fast handshakes are taken and logs are read again, so that a reconnect storm leaves time for all else.
+Pure: buckets of tokens and a bounded queue; the caller brings the clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "Pace"]
 
 T = TypeVar("T")
 
@@ -48,3 +48,21 @@ class Gate(Generic[T]):
             return False
         self._tokens -= 1
         return True
+
+
+class Pace:
+    """Turns at `rate` a second, `burst` at once after a pause. For few takers, for each of them waits its time."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = float("-inf")
+
+    def turn(self, now: float) -> float:
+        """Take the next turn; in how many seconds it may begin."""
+        if self._at > float("-inf"):
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self._rate)

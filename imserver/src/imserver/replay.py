@@ -7,11 +7,13 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from imhelper.errors import RedisUnavailableError
 
 from .entries import Fields, number
 from .fanout import Fanout
+from .gate import Pace
 from .socket import OPEN, Socket
 from .state import Slot
 
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 Scan = Callable[[Slot, bytes, bytes, int], Awaitable[list[tuple[bytes, Fields]]]]
 CHUNK_BYTES = 1048576
 RETRY_SECONDS = 0.5
+# Scans a second and how many at once after a pause. While one waits for its turn, more sockets come to share it.
+SCAN_RATE, SCAN_BURST = 100.0, 128.0
 
 
 def is_member_at(socket: Socket, chan: bytes, n: int) -> bool:
@@ -53,6 +57,7 @@ class Replayer:
         self._wanted: dict[Slot, None] = {}
         self._running: set[Slot] = set()
         self._signal = asyncio.Semaphore(0)
+        self._pace = Pace(SCAN_RATE, SCAN_BURST)
         self.workers = workers
 
     def want(self, slot: Slot) -> None:
@@ -86,7 +91,11 @@ class Replayer:
 
     async def _feed(self, slot: Slot) -> None:
         count = 64
-        while ready := self._ready(slot):
+        while self._ready(slot):
+            await asyncio.sleep(self._pace.turn(monotonic()))
+            ready = self._ready(slot)
+            if not ready:
+                break
             lowest = min(ready, key=lambda s: s.at)
             # A socket that knew the log's end before this server's reader did is fed past the cursor, and waits for it.
             upto = b"+" if any(s.joined > slot.n for s in ready) else slot.id
@@ -100,7 +109,6 @@ class Replayer:
                     self._gap(socket)
                 continue
             self._apply(slot, ready, chunk)
-            await asyncio.sleep(0)
 
     def _apply(self, slot: Slot, ready: list[Socket], chunk: list[tuple[bytes, Fields]]) -> None:
         first = number(chunk[0][0])
