@@ -56,6 +56,8 @@ class Failovers:
             await asyncio.sleep(self._scene.rng.uniform(0, 3))
             await asyncio.to_thread(old.start)
         await eventually(lambda: asyncio.to_thread(store.replicated), PATIENCE_SECONDS, "a replica in step again")
+        # One that lives takes writes until Sentinel has told it, ten seconds later or so.
+        losses.append(now())
         return old.name
 
     # Redis Cluster.

@@ -4,10 +4,12 @@
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from imhelper._backend import aio, blocking
 from imhelper._backend.common import Call
@@ -152,6 +154,32 @@ async def test_a_failover_of_sentinel_is_followed(sentinel, make_link):
     await asyncio.to_thread(primary.kill)
     assert await call(link.eval, WRITE, 0, "y") == b"y"
     assert replica.command("EXISTS", "{im:0}:ky") == 1
+
+
+async def test_a_primary_that_was_replaced_and_does_not_know_it_is_left(sentinel, make_link):
+    # What it still takes is lost. Sentinel tells it after ten seconds or so; here it never learns.
+    port, primary, replica = sentinel
+    link = make_link(f"redis+sentinel://127.0.0.1:{port}/mymaster", timeout=25.0)
+    assert await call(link.eval, WRITE, 0, "x") == b"x"
+    primary.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+
+    def switched() -> bool:
+        with redis.Redis(host="127.0.0.1", port=port) as client, suppress(redis.ResponseError):
+            client.execute_command("SENTINEL", "FAILOVER", "mymaster")
+        return bool(replica.command("ROLE")[0] == b"master")
+
+    await asyncio.to_thread(wait_until, switched, 30, "the failover")
+
+    async def arrives() -> bool:
+        replica.command("DEL", "{im:0}:ky")
+        assert await call(link.eval, WRITE, 0, "y") == b"y"
+        return bool(replica.command("EXISTS", "{im:0}:ky") == 1)
+
+    await eventually(arrives, 30)
+    for number in range(5):
+        assert await call(link.eval, WRITE, 0, f"z{number}") == f"z{number}".encode()
+    assert primary.command("ROLE")[0] == b"master"
+    assert primary.command("KEYS", "{im:0}:kz*") == []
 
 
 async def test_an_unknown_service_is_told(sentinel, make_link):

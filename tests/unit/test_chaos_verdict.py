@@ -133,6 +133,20 @@ def test_order_and_repeats_on_one_socket(ledger, number):
     assert wrong(ledger)["duplicates"] == 1
 
 
+@pytest.mark.parametrize("number", BOTH)
+def test_order_and_repeats_around_a_loss_are_counted_apart(ledger, number):
+    send(ledger, 1, number, at=20.0)
+    send(ledger, 2, number, at=21.0)
+    arrive(ledger, number, 2, 1, 1)
+    ledger.losses.append(21.5)
+    verdict = Judge(ledger, LEASE, GRACE).verdict()
+    assert not any(verdict.wrong.values())
+    assert verdict.counts["out of order around a loss of Redis"] == 3
+    assert verdict.counts["repeats that Redis forgot"] == 1
+    ledger.losses[0] = 60.0
+    assert wrong(ledger) == {"out of order": 3, "duplicates": 1}
+
+
 def test_sends_that_overlap_have_no_order(ledger):
     send(ledger, 1, ENVELOPE, at=20.0)
     send(ledger, 2, ENVELOPE, at=20.05)

@@ -16,6 +16,7 @@ from ._connect_aio import RawConnection, ask, drop, open_connection
 from ._discover_aio import discover
 from ._lane import Lane, Pending
 from .common import (
+    SENTINEL_SECONDS,
     Arg,
     Call,
     ConnectionLost,
@@ -55,6 +56,8 @@ class Engine:
         self._failures = 0
         self._not_before = 0.0
         self._last_error: BaseException | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._asked = False
         self.closed = False
 
     @property
@@ -75,6 +78,7 @@ class Engine:
             return future
         pending = Pending(call, pack(call.command(self.prefix)), future, self.loop.time() + self.timeout)
         deadlines.append(pending)
+        self._asked = True
         if self._timer is None:
             self._timer = self.loop.call_at(pending.deadline, self._expire)
         self.dispatch(pending)
@@ -92,6 +96,8 @@ class Engine:
         lane = self._lanes.get(address)
         if lane is None:
             lane = self._lanes[address] = Lane(self, address)
+        if self._follower is None and self.config.kind == "sentinel":
+            self._follower = self.loop.create_task(self._follow())
         return lane
 
     def _expire(self) -> None:
@@ -211,6 +217,24 @@ class Engine:
                 self._failed(ConnectionError("no node of the Redis Cluster serves this key at the moment"))
         self._parked.clear()
 
+    async def _follow(self) -> None:
+        """While calls are made, ask the Sentinels now and then, and leave a primary that was replaced."""
+        while True:
+            await asyncio.sleep(SENTINEL_SECONDS)
+            routes, asked, self._asked = self._routes, self._asked, False
+            if routes is None or not asked:
+                continue
+            try:
+                found = await self._discover()
+            except Exception:
+                # The primary may be well all the same; if it is not, the calls themselves will tell.
+                found = routes
+            address = found.address(None)
+            if self._routes is routes and address != routes.address(None):
+                self._routes = found
+                for lane in [lane for lane in self._lanes.values() if lane.address != address]:
+                    lane.leave()
+
     async def _discover(self) -> Routes:
         routes, self._clustered = await discover(
             self.config, self.prefix, self._clustered, list(self._lanes), self.connect_timeout
@@ -239,8 +263,9 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._recovery is not None:
-            self._recovery.cancel()
+        for task in (self._recovery, self._follower):
+            if task is not None:
+                task.cancel()
         for lane in list(self._lanes.values()):
             lane.task.cancel()
         self._fail_parked(RedisUnavailableError("the connection to Redis was closed"))
@@ -248,8 +273,7 @@ class Engine:
     async def close(self) -> None:
         """Fail all calls, close all connections."""
         tasks = [lane.task for lane in self._lanes.values()]
-        if self._recovery is not None:
-            tasks.append(self._recovery)
+        tasks += [task for task in (self._recovery, self._follower) if task is not None]
         self.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -63,6 +63,7 @@ class Lane:
         self._queue: deque[Pending] = deque()
         self._owed: deque[Pending | _Extra] = deque()
         self._wake = asyncio.Event()
+        self._left = asyncio.Event()
         self._loads: dict[str, int] = {}
         self._sent = 0
         self._progress = 0.0
@@ -72,6 +73,10 @@ class Lane:
         """Queue a call; everything queued in one turn of the loop leaves in one write."""
         self._queue.append(pending)
         self._wake.set()
+
+    def leave(self) -> None:
+        """Hang up at once; what is owed is asked for elsewhere."""
+        self._left.set()
 
     async def _run(self) -> None:
         error: BaseException | None = None
@@ -93,7 +98,8 @@ class Lane:
 
     async def _serve(self, connection: RawConnection) -> None:
         loop = self._engine.loop
-        tasks = [loop.create_task(part) for part in (self._read(connection), self._write(connection), self._watch())]
+        parts = (self._read(connection), self._write(connection), self._watch(), self._until_left())
+        tasks = [loop.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -157,6 +163,10 @@ class Lane:
                 engine.succeeded()
                 if not first.future.done():
                     first.future.set_result(reply)
+
+    async def _until_left(self) -> None:
+        await self._left.wait()
+        raise ConnectionError(f"{self.address} is not the primary any more")
 
     async def _watch(self) -> None:
         """Give the connection up when replies are owed and none comes: the peer may be gone without a word."""

@@ -18,6 +18,7 @@ from ..errors import RedisUnavailableError
 from ._connect_blocking import RawConnection, ask, drop, open_connection
 from ._discover_blocking import discover
 from .common import (
+    SENTINEL_SECONDS,
     Arg,
     Call,
     ConnectionLost,
@@ -80,6 +81,7 @@ class Link:
         self._lock = threading.Lock()
         self._idle: dict[Address, list[RawConnection]] = {}
         self._routes: Routes | None = None
+        self._routes_at = 0.0
         self._clustered: bool | None = {"cluster": True, "sentinel": False, "single": None}[self.config.kind]
 
     @property
@@ -211,11 +213,21 @@ class Link:
 
     def _find_routes(self) -> Routes:
         routes = self._routes
-        if routes is None:
-            routes, self._clustered = discover(
-                self.config, self.prefix, self._clustered, list(self._idle), self._patience
-            )
-            self._routes = routes
+        old = self.config.kind == "sentinel" and time.monotonic() - self._routes_at > SENTINEL_SECONDS
+        if routes is None or old:
+            try:
+                found, self._clustered = discover(
+                    self.config, self.prefix, self._clustered, list(self._idle), self._patience
+                )
+            except Exception:
+                if routes is None:
+                    raise
+                # The primary may be well all the same; if it is not, the calls themselves will tell.
+                found = routes
+            if routes is not None and (left := routes.address(None)) not in (None, found.address(None)):
+                self._forget(left)
+            routes = self._routes = found
+            self._routes_at = time.monotonic()
         return routes
 
     def _exchange(self, address: Address, batch: list[_Pending]) -> BaseException | None:

@@ -18,6 +18,7 @@ from ..core.scripts import Script
 from ..errors import ImError, RedisUnavailableError
 
 __all__ = [
+    "SENTINEL_SECONDS",
     "Arg",
     "Call",
     "ConnectionLost",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 Arg = str | bytes | int
+# How often Sentinel is asked for the primary while calls are made. One that was replaced does not say so, and takes for
+# ten seconds and more what will be lost.
+SENTINEL_SECONDS = 1.0
 ConnectionLost = (rx.ConnectionError, rx.TimeoutError, rx.InvalidResponse, OSError, EOFError)
 
 
