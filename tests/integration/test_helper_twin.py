@@ -327,6 +327,7 @@ async def test_unavailable_redis_is_told_with_what_a_retry_needs(make_twin, shar
             twin.helper.available = True
         else:
             shared_redis.thaw()
+    assert all(error.value.__cause__ is not None for error in (caught, keyless))
     assert caught.value.idempotency_key == "k" and sorted(caught.value.uncovered) == ["bob", "cat"]
     assert keyless.value.idempotency_key and keyless.value.uncovered == ("news",)
 

@@ -166,6 +166,16 @@ async def test_secrets_reach_no_log_at_any_level(spawn_redis, spawn_imservers, t
         assert secret not in server.output and secret.partition(".")[2] not in server.output
 
 
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--version", 0), ("--port=7001", 2)])
+async def test_arguments_start_no_server(redis_flavour, argument, status):
+    command = [sys.executable, "-m", "imserver", argument]
+    ended = await asyncio.to_thread(
+        subprocess.run, command, env={}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == status
+    assert "imserver" in (ended.stdout if status == 0 else ended.stderr)
+
+
 async def test_the_console_script_is_the_same_program(redis_flavour):
     script = Path(sys.executable).with_name("imserver")
     ended = await asyncio.to_thread(

@@ -65,7 +65,7 @@ class Memory:
     def answer(self, call: Call) -> Any:
         """The reply to one call, as Redis would give it."""
         if not self.available:
-            raise RedisUnavailableError("the fake Redis was made unavailable")
+            raise RedisUnavailableError("the fake Redis was made unavailable") from ConnectionError("unavailable")
         name = call.script.name if call.script is not None else str(call.args[0]).lower()
         raw = PAYLOAD_AT if name in ("send", "send_chan") else None
         # Text comes as str, whatever form the caller had it in; only a payload stays as bytes.

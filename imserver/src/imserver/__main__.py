@@ -3,6 +3,7 @@ Exit codes: 0 after a drain, 1 a failure, 2 a bad setting, 75 fenced (start it a
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 
 from imhelper.errors import ImError, SettingError
 
+from . import __version__
 from .app import EXIT_FAILED, Server
 from .logs import setup_logging
 from .settings import load_settings, unknown_settings
@@ -21,6 +23,7 @@ EXIT_SETTING = 2
 
 def main() -> None:
     """Run the server. Never returns."""
+    _parse_arguments()
     try:
         settings = load_settings(os.environ)
         setup_logging(settings.log_level, settings.log_format)
@@ -38,6 +41,14 @@ def main() -> None:
     except ImError as error:
         print(f"imserver: {error}", file=sys.stderr)
     sys.exit(EXIT_FAILED)
+
+
+def _parse_arguments() -> None:
+    # Or `imserver --help` would start a server.
+    text = "The WebSocket server of an ImCluster. All its settings are environment variables, see docs/settings.md."
+    parser = argparse.ArgumentParser(prog="imserver", description=text)
+    parser.add_argument("--version", action="version", version=f"imserver {__version__}")
+    parser.parse_args()
 
 
 def _run(server: Server) -> int:
