@@ -43,6 +43,10 @@ RUN /app/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /ap
 FROM ${PYTHON_IMAGE} AS base
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# The base brings a pip of its own, python's or Debian's, which nothing here needs. It stands before the labels because
+# buildah compares build arguments only where something is run: else it may take the labels of another version.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/site-packages/pip* /usr/local/lib/python3.*/ensurepip \
+    /usr/bin/pip* /usr/lib/python3/dist-packages/pip* /usr/lib/python3.*/ensurepip
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONFAULTHANDLER=1
 LABEL org.opencontainers.image.vendor="ImCluster" \
       org.opencontainers.image.licenses="Apache-2.0" \

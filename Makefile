@@ -98,7 +98,9 @@ chaos: setup  ## faults at random on real processes, and what became of every me
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 # IMAGES=registry.example.org/push TAG=1.2.3 name the images; ENGINE is docker or what takes the same arguments.
+# buildah forgets what it built for the last target unless it is told to keep layers.
 ENGINE ?= docker
+BUILD_FLAGS ?= $(if $(findstring buildah,$(ENGINE)),--layers)
 IMAGES ?= imcluster
 TAG ?= 0.1.0
 TARGETS := imserver operator webchat
@@ -107,7 +109,7 @@ image_args = --set $(1).image.repository=$(IMAGES)/$(2) --set-string $(1).image.
 images:  ## build the container images and print their sizes; ENGINE=podman IMAGES=… TAG=…
 	@for target in $(TARGETS); do \
 		echo "images: $(IMAGES)/$$target:$(TAG)"; \
-		$(ENGINE) build --target $$target --tag $(IMAGES)/$$target:$(TAG) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
+		$(ENGINE) build $(BUILD_FLAGS) --target $$target --tag $(IMAGES)/$$target:$(TAG) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
 			--build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) .; \
 	done
 	@for target in $(TARGETS); do $(ENGINE) images $(IMAGES)/$$target:$(TAG); done
@@ -115,7 +117,7 @@ images:  ## build the container images and print their sizes; ENGINE=podman IMAG
 e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; IM_E2E_OPERATOR and IM_E2E_IMSERVER name images that it has
 	@exec $(BIN)/python -m pytest tests/chart tests/e2e $(ARGS)
 
-deploy:  ## the operator and the demo into the cluster of KUBECONFIG, with these images; ARGS='--set …'
+deploy:  ## the operator and the demo into the cluster of KUBECONFIG, with these images; ARGS='--set …' DEMO_ARGS='--set …'
 	@helm upgrade --install imcluster charts/imcluster --namespace im-system --create-namespace --wait --timeout 3m \
 		$(call image_args,operator,operator) $(call image_args,imserver,imserver) $(ARGS)
 	@helm upgrade --install chat charts/imcluster-demo --namespace chat --create-namespace \

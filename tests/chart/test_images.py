@@ -1,5 +1,5 @@
 # Dockerfile, Makefile, skaffold.yaml and the charts speak of the same images, versions and users.
-# Building them is for the end-to-end tests.
+# test_image_builds.py builds one of them, the end-to-end tests run all.
 
 import re
 import tomllib
@@ -63,6 +63,24 @@ def test_skaffold_builds_what_the_charts_install():
             artifact = values[chart][part]["image"]["repository"]
             kind = {"repository": "REPO", "tag": "TAG"}[field]
             assert template == f"{{{{.IMAGE_{kind}_{artifact.replace('/', '_')}}}}}"
+
+
+def test_skaffold_and_make_deploy_install_the_same():
+    """Skaffold itself is not run by any test: what it would be told is held to what is."""
+    config = yaml.safe_load(docs.read("skaffold.yaml"))
+    releases = config["deploy"]["helm"]["releases"]
+    told = {(r["name"], r["chartPath"], r["namespace"], r["createNamespace"]) for r in releases}
+    made = re.findall(
+        r"helm upgrade --install (\S+) (\S+) --namespace (\S+)( --create-namespace)?", docs.read("Makefile")
+    )
+    assert told == {(name, chart, namespace, bool(create)) for name, chart, namespace, create in made}
+    forwarded = {(f["resourceName"], f["localPort"], f["port"]) for f in config["portForward"]}
+    readme = re.findall(r"port-forward svc/(\S+) (\d+):(\d+)", docs.section(docs.read("README.md"), "## On Kubernetes"))
+    assert forwarded == {(service, int(local), int(port)) for service, local, port in readme}
+    values = re.findall(r"image_args,(\S+),(\S+)\)", docs.read("Makefile"))
+    set_by_skaffold = {path.rpartition(".")[0] for r in releases for path in r["setValueTemplates"]}
+    assert {f"{value}.image" for value, _ in values} == set_by_skaffold
+    assert {target for _, target in values} == set(TARGETS)
 
 
 def test_charts_carry_the_packages_version():
