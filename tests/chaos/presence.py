@@ -30,7 +30,11 @@ def judge_presence(fault: Fault, rules: Rules, client: Client) -> None:
         fault("events", f"{client.client_id}: connected, but the last event is off")
     if spans and not events and not rules.ledger.losses:
         fault("events", f"{client.client_id}: connected and no event")
-    _offs_in_order(fault, rules, client, spans)
+    # One whose device does not read may be given up by its server long before it hears of that.
+    heard = sorted(
+        (c.opened, c.frozen or c.slow or c.closed or float("inf")) for book in client.devices for c in book.connections
+    )
+    _offs_in_order(fault, rules, client, heard)
     _gaps_have_offs(fault, rules, client, spans)
     _disconnects(fault, rules, client)
 

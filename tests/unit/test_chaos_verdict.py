@@ -340,3 +340,11 @@ def test_an_echo_is_due_to_two_steady_devices_and_never_to_one(ledger):
     second.connections.append(Connection("ws://s0/ws", 11.0, False, False))
     ledger.clients[ENVELOPE].devices.append(second)
     assert wrong(ledger) == {"lost": 1}
+
+
+def test_one_that_does_not_read_may_be_offline_before_it_hears_of_it(ledger):
+    ledger.events[ENVELOPE] += [(30.0, "off"), (40.1, "on")]
+    reconnect(ledger, ENVELOPE, 40.0, 40.2, recovered=True, code=4001)
+    assert wrong(ledger) == {"events": 1, "other": 1}
+    book_of(ledger, ENVELOPE).connections[0].slow = 20.0
+    assert wrong(ledger) == {}
