@@ -11,7 +11,7 @@ import pytest
 from imhelper.errors import RedisUnavailableError
 from imserver.inquiry import Inquiry
 
-START, REPORTED, ENDED, BEHIND = b"50-9", b"50-3", b"50-5", b"50-4"
+START, REPORTED, ENDED, BEHIND, CURSOR = b"50-9", b"50-3", b"50-5", b"50-4", b"50-8"
 
 
 class Link:
@@ -35,7 +35,7 @@ Other = Callable[[Link, bytes, bytes], int]
 def inquiry_with(other: Other, ended: Mapping[int, bytes] | None = None) -> Inquiry:
     link = Link(other)
     presence = SimpleNamespace(ended=(ended or {}).get)
-    slot = SimpleNamespace(waiting=[SimpleNamespace(number=20, safe=BEHIND)])
+    slot = SimpleNamespace(id=CURSOR, waiting=[SimpleNamespace(number=20, safe=BEHIND)])
     slot.stalled = [SimpleNamespace(number=21, safe=BEHIND)]
     hub: Any = SimpleNamespace(boot_raw=b"me", link=link, presence=presence, admitting={22}, slots={5: slot})
     link.inquiry = Inquiry(hub)
@@ -72,7 +72,7 @@ def away(link: Link, boot: bytes, question: bytes) -> int:
 @pytest.mark.parametrize(
     ("other", "start"),
     [
-        (answering(b"-"), START),
+        (answering(CURSOR), CURSOR),
         (answering(ENDED), ENDED),
         (answering(b"?"), REPORTED),
         (dead, REPORTED),
@@ -95,7 +95,7 @@ async def test_nobody_is_asked_where_nothing_can_have_been_missed():
     assert questions_of(inquiry) == []
 
 
-@pytest.mark.parametrize(("ended", "start"), [({7: ENDED}, ENDED), ({7: b""}, REPORTED), ({}, START)])
+@pytest.mark.parametrize(("ended", "start"), [({7: ENDED}, ENDED), ({7: b""}, REPORTED), ({}, CURSOR)])
 async def test_own_sockets_are_known_without_asking(ended, start):
     inquiry = inquiry_with(away, ended)
     assert await inquiry.oldest(START, [b"me", b"22", REPORTED], 5, 0) == REPORTED, "it is not open yet"
@@ -120,10 +120,10 @@ async def test_two_handshakes_of_one_client_share_an_answer():
     inquiry.answered(b"you 7 50-1")
 
 
-async def test_an_answer_tells_where_a_socket_ended_or_is_behind_or_that_it_is_open():
+async def test_an_answer_tells_where_a_socket_is_or_where_it_ended():
     inquiry = inquiry_with(silent, {7: ENDED, 9: b""})
     for number in (7, 8, 9, 20, 21, 22):
         await inquiry.answer(0, b"you %d 5" % number)
     await inquiry.answer(0, b"you 20 6")
-    told = [(7, ENDED), (8, b"-"), (9, b"?"), (20, BEHIND), (21, BEHIND), (22, b"?"), (20, b"-")]
+    told = [(7, ENDED), (8, CURSOR), (9, b"?"), (20, BEHIND), (21, BEHIND), (22, b"?"), (20, b"?")]
     assert questions_of(inquiry) == [(b"you", "a", b"me %d %s" % answer) for answer in told]

@@ -1,4 +1,4 @@
-"""Where did a plain socket end that Redis still records? Asks the server that held it, and answers for the own ones.
+"""Where is a plain socket that Redis still records, or where did it end? Asks its server, and answers for the own ones.
 A server may be slower to tell Redis of a socket's end than the client is to come back; nothing may be lost by that."""
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 # How long a server that is asked has to answer; after that it counts as dead.
 ASK_SECONDS = 0.3
-# Answers that are no position: the socket is open; it was given nothing, so that what is on record counts.
-OPEN, NOT_BEGUN = b"-", b"?"
+# The answer that is no position: the socket was given nothing, so that what is on record counts.
+NOT_BEGUN = b"?"
 
 
 class Inquiry:
@@ -35,15 +35,14 @@ class Inquiry:
     async def oldest(self, start: bytes, others: list[bytes], slot: int, group: int) -> bytes:
         """Where a plain socket starts whose client has others on record.
 
-        `others` holds boot, number, last reported position of each. One that is open gets its messages itself. One
-        that has ended counts with the place where it did, one that is behind with where it is: its client may have
-        given it up. When nobody answers for a socket, or it is not open yet, its last reported position counts.
+        `others` holds boot, number, last reported position of each. One that has ended counts with the place where it
+        did, one that is open with where it is: it may end before it is given the rest, its client may have given it
+        up. When nobody answers for a socket, or it is not open yet, its last reported position counts.
         """
         for boot, number, reported in _triples(others):
             if parse_id(reported) < parse_id(start):
-                ended = await self._ask(boot, number, slot, group)
-                if ended != OPEN:
-                    start = min(start, ended if ended and ended != NOT_BEGUN else reported, key=parse_id)
+                place = await self._ask(boot, number, slot, group)
+                start = min(start, place if place and place != NOT_BEGUN else reported, key=parse_id)
         return start
 
     async def _ask(self, boot: bytes, number: bytes, slot: int, group: int) -> bytes | None:
@@ -72,10 +71,9 @@ class Inquiry:
         if ended is not None or number in hub.admitting:
             return ended or NOT_BEGUN
         slot = hub.slots.get(slot_number)
-        for socket in (*slot.waiting, *slot.stalled) if slot else ():
-            if socket.number == number:
-                return socket.safe
-        return OPEN
+        if slot is None:
+            return NOT_BEGUN
+        return next((s.safe for s in (*slot.waiting, *slot.stalled) if s.number == number), slot.id)
 
     async def answer(self, group: int, question: bytes) -> None:
         """Another boot asks about a socket of this one."""

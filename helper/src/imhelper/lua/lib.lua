@@ -136,10 +136,21 @@ local function kept_place(client)
   if pos and (tonumber(till) > now_ms() or redis.call('ZSCORE', T .. ':grace', client)) then return pos end
 end
 
--- A socket of a client went away, a plain one at `pos`, another one with ''. Of several places the earliest is kept:
--- nobody knows which of them comes back. With the last socket grace starts, or presence ends at once when there is none.
+-- Whether a client has a plain socket. It gets what any that went before has missed: each began where all those were
+-- that were on record then, or earlier.
+local function has_plain(client)
+  local sockets = redis.call('HVALS', T .. ':sk:' .. client)
+  for i = 1, #sockets do
+    local _, mode = parse_socket(sockets[i])
+    if mode == 'p' then return true end
+  end
+  return false
+end
+
+-- A socket of a client went away, a plain one at `pos`, another one with ''. The place of its last plain one is kept.
+-- With the last socket grace starts, or presence ends at once when there is none.
 local function socket_gone(client, slot, meta, grace, pos)
-  if pos ~= '' then
+  if pos ~= '' and not has_plain(client) then
     local kept = kept_place(client)
     if kept and before(kept, pos) then pos = kept end
     redis.call('HSET', T .. ':gp', client, pos .. '\n' .. int(now_ms() + grace))
