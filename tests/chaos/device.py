@@ -58,6 +58,7 @@ class Device:
         self._attempts = 0
         self._wire: Wire | None = None
         self._candidate: Wire | None = None
+        self._hanging: Wire | None = None
         self._hello: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
@@ -103,6 +104,24 @@ class Device:
             self.book.connections[-1].orderly = False
             self._wire.abort()
 
+    def stop_reading(self) -> bool:
+        """Hang, as a client does that has too much to do. False when there is nothing to read from."""
+        if self._wire is None:
+            return False
+        # What the kernels hold when the server gives up is lost to a plain client, as with a cut.
+        connection = self.book.connections[-1]
+        connection.slow, connection.orderly = now(), False
+        self._hanging = self._wire
+        self._wire.pause()
+        return True
+
+    def read_again(self) -> None:
+        """Go on."""
+        wire, self._hanging = self._hanging, None
+        if wire is not None:
+            wire.resume()
+        self._heard = now()
+
     def forget(self) -> None:
         """Start as a page without memory: nothing to resume from."""
         self.pos = None
@@ -110,7 +129,7 @@ class Device:
     def tick(self, time: float) -> None:
         """Called a few times a second: pings, and the end of a server that does not answer."""
         wire = self._wire
-        if wire is None or not self.envelope:
+        if wire is None or not self.envelope or wire is self._hanging:
             return
         if self._pinged is not None and time - self._pinged > PONG_SECONDS:
             self.book.connections[-1].orderly = False
@@ -157,10 +176,15 @@ class Device:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await loop.create_connection(lambda: wire, host, int(port))
                 await self._hello
-        finally:
-            if self._candidate is wire:
-                self._candidate = None
-                wire.abort()
+        except BaseException:
+            # Even one that is in use by now: the event loop has closed it without a word.
+            self._candidate = None
+            if wire is self._wire:
+                self.cut()
+            elif wire.status in (None, 101):
+                self.book.given_up.append(now())
+            wire.abort()
+            raise
 
     # What a connection reports.
 

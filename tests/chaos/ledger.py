@@ -27,7 +27,10 @@ class Send:
 
 @dataclass(slots=True)
 class Connection:
-    """One connection of a device that was opened. `orderly` closes let everything written before arrive."""
+    """One connection of a device that was opened. `orderly` closes let everything written before arrive.
+
+    `frozen` is since when its server did nothing any more, `slow` since when its client did not read.
+    """
 
     server: str
     opened: float
@@ -37,6 +40,7 @@ class Connection:
     code: int = 0
     orderly: bool = True
     frozen: float | None = None
+    slow: float | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +54,8 @@ class Receipt:
 class DeviceBook:
     """What one device saw.
 
-    `order` holds each message once, in the order of first arrival; `all` each arrival with the connection's number.
+    `order` holds each message once, in the order of first arrival; `all` each arrival with the connection's number;
+    `given_up` when a handshake was no longer waited for, though the server may have taken it.
     """
 
     def __init__(self, client: int, envelope: bool) -> None:
@@ -65,6 +70,7 @@ class DeviceBook:
         self.repeats: list[tuple[int, float]] = []
         self.last_connection: dict[int, int] = {}
         self.connections: list[Connection] = []
+        self.given_up: list[float] = []
         self.receipts: dict[tuple[object, int | None], list[Receipt]] = defaultdict(list)
         self.alien: list[str] = []
         self.reconnects: list[float] = []
@@ -99,7 +105,10 @@ class Change:
 
 @dataclass(slots=True)
 class Client:
-    """A client and the books of its devices. `gone` is when it left for good, if it did."""
+    """A client and the books of its devices.
+
+    `gone` is when it left for good, if it did; `floods` when large messages in a row began to come to it.
+    """
 
     number: int
     client_id: str
@@ -107,6 +116,7 @@ class Client:
     devices: list[DeviceBook] = field(default_factory=list)
     gone: float | None = None
     disconnects: list[Change] = field(default_factory=list)
+    floods: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -133,7 +143,9 @@ class Ledger:
         self.refused: dict[int, int] = defaultdict(int)
         self.closes: dict[int, int] = defaultdict(int)
         self.errors: dict[str, int] = defaultdict(int)
+        # When Redis may have lost what it had acknowledged, and when another primary took over that has it all.
         self.losses: list[float] = []
+        self.switches: list[float] = []
         self.stalls: list[float] = []
         self.broken_promises: list[str] = []
         self._numbers: dict[str, int] = {}

@@ -63,6 +63,9 @@ def _disconnects(fault: Fault, rules: Rules, client: Client) -> None:
     for disconnect in client.disconnects:
         for book in client.devices:
             for c in book.connections:
-                late = (c.closed or float("inf")) > disconnect.ended + CLOSE_SECONDS + rules.lease + rules.grace
-                if c.opened < disconnect.began and late and not rules.lost_near(disconnect.began, disconnect.ended):
+                closed = c.closed or float("inf")
+                bound = disconnect.ended + CLOSE_SECONDS + rules.lease + rules.grace
+                bound += rules.outages(disconnect.ended, closed) + rules.freezes(disconnect.ended, closed)
+                late = c.opened < disconnect.began and closed > bound
+                if late and not rules.lost_near(disconnect.began, disconnect.ended):
                     fault("other", f"{client.client_id}: disconnected at {disconnect.ended:.3f}, and still open")

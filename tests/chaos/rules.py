@@ -93,18 +93,25 @@ class Rules:
         """Seconds of faults of Redis between two times: nothing can be recorded meanwhile, nor leases be judged."""
         total = 0.0
         for fault in self.ledger.faults:
-            if (
-                fault.began < ended
-                and fault.ended > began
-                and (fault.kind.startswith("redis") or fault.kind == "pause")
-            ):
+            if fault.began < ended and fault.ended > began and _away(fault.kind):
                 total += min(ended, fault.ended) - max(began, fault.began) + self.lease
         return total
+
+    def freezes(self, began: float, ended: float) -> float:
+        """Seconds of frozen servers between two times: what is told to them meanwhile, they learn when they wake."""
+        return sum(
+            min(ended, fault.ended) - max(began, fault.began)
+            for fault in self.ledger.faults
+            if fault.kind in ("freeze", "stutter") and fault.began < ended and fault.ended > began
+        )
 
     def steady(self, book: DeviceBook, began: float, ended: float) -> bool:
         """Whether a device was connected, undisturbed, from well before a span until well after it."""
         return any(
-            c.opened < began - 2 * self.slack and (c.closed or ended + 99) > ended + self.slack and c.frozen is None
+            c.opened < began - 2 * self.slack
+            and (c.closed or ended + 99) > ended + self.slack
+            and c.frozen is None
+            and c.slow is None
             for c in book.connections
         )
 
@@ -116,13 +123,33 @@ class Rules:
             for c in client.devices[0].connections
         )
 
-    def cut_near(self, connection: Connection, send: Send) -> bool:
-        """Whether the message may have been written to a socket whose client had gone without a word."""
+    def cut_near(self, books: list[DeviceBook], send: Send) -> bool:
+        """Whether the message may have been written to a socket whose client had gone without a word: as it came, or
+        when that socket was given what its client had missed. Never if a connection had time enough to bring it."""
         assert send.ended is not None
+        connections = [c for book in books for c in book.connections]
+        if any(self._had_time(c, send.began, send.ended) for c in connections):
+            return False
+        given_up = any(at > send.began - self.slack for book in books for at in book.given_up)
+        return given_up or any(self._cut_soon(c, send.began, send.ended) for c in connections)
+
+    def _had_time(self, connection: Connection, began: float, ended: float) -> bool:
+        if connection.frozen is not None or connection.slow is not None or connection.opened > began - 2 * self.slack:
+            return False
+        closed = connection.closed
+        return closed is None or closed > ended + self.slack + self.outages(began, closed)
+
+    def _cut_soon(self, connection: Connection, began: float, ended: float) -> bool:
         if connection.orderly or connection.closed is None:
             return False
-        began = (connection.frozen or connection.closed) - self.slack - self.outages(send.began, connection.closed)
-        return began < send.ended and send.began < connection.closed + self.slack
+        doubt = connection.slow or connection.frozen or connection.closed
+        doubt -= self.slack + self.outages(began, connection.closed)
+        return doubt < max(ended, connection.opened) and began < connection.closed + self.slack
+
+
+def _away(kind: str) -> bool:
+    """Whether Redis does not do all that it is asked during such a fault."""
+    return kind.startswith(("redis", "cluster")) or kind in ("pause", "maxmemory", "reshard")
 
 
 def name_of(client: Client, book: DeviceBook) -> str:

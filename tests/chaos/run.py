@@ -4,19 +4,25 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+
 from imhelper import ImHelper
+from imhelper.errors import NoServerError, RedisUnavailableError
 from tests.chaos.device import Device
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger, now
 from tests.chaos.listening import Listeners
+from tests.chaos.scene import Scene
 from tests.chaos.store import Store
 from tests.chaos.traffic import Traffic, make_clients
 from tests.chaos.verdict import Judge, Verdict
 from tests.chaos.world import World
+from tests.support.waiting import eventually
 
 __all__ = ["Options", "Outcome", "run"]
 
@@ -46,7 +52,7 @@ class Options:
     lease: float
     grace: float
     fsync: str
-    sentinel: bool
+    store: type[Store]
     folder: Path
 
 
@@ -67,7 +73,7 @@ async def run(options: Options) -> Outcome:
     ledger = Ledger()
     world = World(
         options.folder,
-        Store(options.folder, options.fsync, options.sentinel),
+        options.store(options.folder, options.fsync),
         options.servers,
         IM_LEASE_SECONDS=options.lease,
         IM_GRACE_SECONDS=options.grace,
@@ -86,6 +92,8 @@ async def run(options: Options) -> Outcome:
 
 
 async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, world: World, helper: ImHelper) -> Outcome:
+    # Until the table names all of them, clients go to the first: faults of the others would meet nobody.
+    await eventually(lambda: _tabled(helper, options.servers), 30, "a topology of all servers")
     devices = make_clients(ledger, helper, options.clients, rng)
     listeners = Listeners(helper, random.Random(options.seed))
     await listeners.start()
@@ -94,13 +102,14 @@ async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, wor
         device.start()
         await asyncio.sleep(1 / CONNECT_RATE)
     await _until(lambda: all(d.connected for d in devices), 30)
-    log.info("%d devices of %d clients are connected", len(devices), options.clients)
+    spread = Counter(d.server for d in devices if d.server is not None)
+    log.info("devices of %d clients are connected: %s", options.clients, sorted(spread.values()))
     traffic = Traffic(ledger, helper, devices, rng, options.rate, options.grace)
     await traffic.fill_chans()
-    faults = Faults(world, ledger, devices, rng, options.faults, options.lease, options.grace)
+    scene = Scene(world, ledger, devices, traffic, rng, options.lease, options.grace)
     sending = asyncio.get_running_loop().create_task(traffic.run())
     living = asyncio.get_running_loop().create_task(_live(traffic, len(devices)))
-    await faults.run(options.seconds, options.every)
+    await Faults(scene, options.faults).run(options.seconds, options.every)
     living.cancel()
     await traffic.stop()
     await sending
@@ -114,7 +123,17 @@ async def _with_helper(options: Options, rng: random.Random, ledger: Ledger, wor
     outcome.settled = now() - began
     await listeners.stop()
     ticker.cancel()
+    # The processes end next: that is no close of the run's.
+    for device in devices:
+        device.leave()
     return outcome
+
+
+async def _tabled(helper: ImHelper, servers: int) -> bool:
+    try:
+        return len((await helper.topology()).servers) == servers
+    except (NoServerError, RedisUnavailableError):
+        return False
 
 
 async def _until(condition: object, timeout: float) -> bool:
@@ -133,6 +152,8 @@ async def _tick(ledger: Ledger, devices: list[Device]) -> None:
     while True:
         time = now()
         ledger.stalls.append(time - due)
+        if time - due > TICK_SECONDS:
+            log.info("the runner stood still for %.1f s", time - due)
         for device in devices:
             device.tick(time)
         due = now() + TICK_SECONDS
@@ -159,7 +180,9 @@ async def _settle(
     while True:
         await asyncio.sleep(1.0)
         await asyncio.to_thread(_read_events, ledger, world)
-        verdict = Judge(ledger, options.lease, options.grace).verdict()
+        verdict = await _judge(options, ledger, last=now() > deadline)
+        if verdict is None:
+            continue
         await _look(verdict, ledger, world, helper, devices)
         if not ledger.losses:
             for text in listeners.wrong(ledger):
@@ -176,10 +199,23 @@ async def _settle(
     return Outcome(verdict, ledger, peak, exits)
 
 
+async def _judge(options: Options, ledger: Ledger, *, last: bool) -> Verdict | None:
+    """Judge beside the loop: of a long run it takes seconds, in which clients must go on answering. None when the
+    ledger grew meanwhile, which the last look does not let it."""
+    if last:
+        return Judge(ledger, options.lease, options.grace).verdict()
+    try:
+        return await asyncio.to_thread(lambda: Judge(ledger, options.lease, options.grace).verdict())
+    except RuntimeError as error:
+        log.debug("judging begins again: %s", error)
+        return None
+
+
 def _read_events(ledger: Ledger, world: World) -> None:
     ledger.events.clear()
-    with world.store.primary.client() as client:
-        reply: Any = client.xrange("{im:0}:ev")
+    for tag in world.store.tags:
+        with world.store.holder(tag).client() as client:
+            reply: Any = client.xrange(f"{tag}:ev")
         for entry_id, fields in reply:
             number = ledger.number_of(fields[b"c"].decode())
             if number is not None:
@@ -207,20 +243,32 @@ async def _look(verdict: Verdict, ledger: Ledger, world: World, helper: ImHelper
 
 def _left_behind(world: World, receipts: bool) -> list[str]:
     """Records of boots that are no more; and receipts that nobody decided, unless Redis may have lost the decision."""
-    found = []
-    with world.store.primary.client() as client:
+    store = world.store
+    with store.holder("{im}").client() as client:
         records: Any = client.hgetall("{im}:servers")
-        leases = {value.split(b"\n")[0] for value in records.values()}
-        for key in ("{im:0}:boots", "{im:0}:dying"):
-            for boot in client.smembers(key):
-                if boot not in leases:
-                    found.append(f"{key} names a boot without a lease")
-        for kind in ("bs", "bp", "wake"):
-            for key in client.scan_iter(match=f"{{im:0}}:{kind}:*", count=1000):
-                if key.rsplit(b":", 1)[1] not in leases and kind != "wake":
-                    found.append(f"{kind} of a boot without a lease is left")
-        for key in client.scan_iter(match="{im:0}:pend:*", count=1000) if receipts else ():
-            found.append(f"{key!r}: receipts that nobody decided")
-        if receipts and client.zcard("{im:0}:due"):
-            found.append("receipts are still due")
+    leases = {value.split(b"\n")[0] for value in records.values()}
+    found = []
+    for tag in store.tags:
+        with store.holder(tag).client() as client:
+            found += _boots_left_behind(client, tag, leases)
+            if receipts:
+                found += _receipts_left_behind(client, tag)
     return found
+
+
+def _boots_left_behind(client: Redis, tag: str, leases: set[bytes]) -> list[str]:
+    found = []
+    for key in (f"{tag}:boots", f"{tag}:dying"):
+        boots: Any = client.smembers(key)
+        found += [f"{key} names a boot without a lease" for boot in boots if boot not in leases]
+    for kind in ("bs", "bp"):
+        for key in client.scan_iter(match=f"{tag}:{kind}:*", count=1000):
+            if key.rsplit(b":", 1)[1] not in leases:
+                found.append(f"{tag}: {kind} of a boot without a lease is left")
+    return found
+
+
+def _receipts_left_behind(client: Redis, tag: str) -> list[str]:
+    pending = [f"{key!r}: receipts that nobody decided" for key in client.scan_iter(match=f"{tag}:pend:*", count=1000)]
+    due = [f"{tag}: receipts are still due"] if client.zcard(f"{tag}:due") else []
+    return pending + due + ([f"{tag}: receipts were not carried on"] if client.xlen(f"{tag}:out") else [])

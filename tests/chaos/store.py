@@ -1,100 +1,61 @@
-# The Redis of a run: one server, or a primary with a replica and three Sentinels that fail over.
-# It also knows how to lose writes, as a power cut does, and tells what it keeps on disk.
+# The Redis of a run: what it is for all that use it, and its simplest form, one server.
+# That one also knows how to lose writes as a power cut does: it notes how large the append-only file was when.
 
 import asyncio
 from collections import deque
 from pathlib import Path
-from typing import Any
-
-import redis
 
 from tests.chaos.ledger import now
-from tests.support.ports import free_port
 from tests.support.process import Process
-from tests.support.redis_server import RedisServer, redis_binary
-from tests.support.waiting import wait_until
+from tests.support.redis_server import RedisServer
 
 __all__ = ["Store"]
 
-DOWN_AFTER_MS = 1500
 SAMPLE_SECONDS = 0.25
 
 
 class Store:
-    """Started by `start`; `primary` is the server that takes writes.
+    """One Redis server; others derive from it. Started by `start`.
 
     Args:
         folder: where data and logs go; it must exist.
         fsync: `appendfsync`.
-        sentinel: a replica and three Sentinels as well.
     """
 
-    def __init__(self, folder: Path, fsync: str, sentinel: bool) -> None:
+    # For a reader of the table.
+    kind = "one server"
+    # The hash tags of all groups of keys.
+    tags: tuple[str, ...] = ("{im:0}",)
+
+    def __init__(self, folder: Path, fsync: str) -> None:
         self._folder = folder
         self._fsync = fsync
         self.servers = [self._server(0)]
-        self.sentinels: list[Process] = []
-        self._ports: list[int] = []
         self._sizes: deque[tuple[float, int]] = deque(maxlen=40)
         self._task: asyncio.Task[None] | None = None
-        if sentinel:
-            self.servers.append(self._server(1, "--replicaof", f"127.0.0.1 {self.servers[0].port}"))
-            self._ports = [free_port() for _ in range(3)]
-            self.sentinels = [self._sentinel(port) for port in self._ports]
 
     def _server(self, number: int, *options: str) -> RedisServer:
         folder = self._folder / f"redis{number}"
         folder.mkdir()
         return RedisServer("valkey", folder, "--appendfsync", self._fsync, *options)
 
-    def _sentinel(self, port: int) -> Process:
-        settings = self._folder / f"sentinel{port}.conf"
-        settings.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {self._folder}\n"
-            f"sentinel monitor chaos 127.0.0.1 {self.servers[0].port} 2\n"
-            f"sentinel down-after-milliseconds chaos {DOWN_AFTER_MS}\nsentinel failover-timeout chaos 8000\n"
-        )
-        command = [redis_binary("valkey"), str(settings), "--sentinel"]
-        return Process(f"sentinel {port}", command, self._folder / f"sentinel{port}.log")
-
     @property
     def url(self) -> str:
         """What servers and helpers are given as the URL of Redis."""
-        if not self.sentinels:
-            return self.servers[0].url
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self._ports)}/chaos"
+        return self.servers[0].url
 
-    @property
-    def primary(self) -> RedisServer:
-        """The server that takes writes, as the Sentinels say."""
-        if not self.sentinels:
-            return self.servers[0]
-        with redis.Redis(host="127.0.0.1", port=self._ports[0], socket_timeout=10) as client:
-            reply: Any = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "chaos")
-        return next(s for s in self.servers if s.port == int(reply[1]))
+    def primaries(self) -> list[RedisServer]:
+        """The servers that take writes."""
+        return self.servers[:1]
 
-    def switch(self) -> None:
-        """Ask for a failover while the primary is well. Raises redis.ResponseError where that can't be now."""
-        with redis.Redis(host="127.0.0.1", port=self._ports[0], socket_timeout=10) as client:
-            client.execute_command("SENTINEL", "FAILOVER", "chaos")
-
-    def replicated(self) -> bool:
-        """Whether the replica is in step, so that a failover would find it."""
-        role: Any = next(s for s in self.servers if s is not self.primary).command("ROLE")
-        return bool(role[0] == b"slave" and role[3] == b"connected")
+    def holder(self, tag: str) -> RedisServer:
+        """The server that takes writes to the keys of a hash tag."""
+        return self.primaries()[0]
 
     def start(self) -> None:
         """Start all and wait until they know of each other."""
         for server in self.servers:
             server.start()
-        for sentinel in self.sentinels:
-            sentinel.launch()
-        if self.sentinels:
-            wait_until(self.replicated, 20, "the replica")
-            wait_until(self._watched, 30, "three Sentinels that know of each other and of the replica")
-
-    def _watched(self) -> bool:
-        return all(s.output.count("+sentinel ") >= 2 and "+slave " in s.output for s in self.sentinels)
 
     def watch(self) -> None:
         """Begin to note how large the append-only file is; `cut_power` needs it."""
@@ -117,10 +78,13 @@ class Store:
             with self._file().open("r+b") as file:
                 file.truncate(size)
 
+    def _processes(self) -> list[Process]:
+        return [*self.servers]
+
     def dispose(self) -> None:
         """Leave nothing behind."""
         if self._task is not None:
             self._task.cancel()
-        for process in [*self.sentinels, *self.servers]:
+        for process in self._processes():
             process.thaw()
             process.dispose()

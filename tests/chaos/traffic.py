@@ -21,6 +21,8 @@ TICK_SECONDS = 0.02
 # More calls than these under way (Redis is away) and new ones are left out.
 IN_FLIGHT = 2000
 GIVE_UP_SECONDS = 60.0
+# A call that took no longer was tried once.
+PROMPT_SECONDS = 0.5
 PAD = "x" * 80
 
 
@@ -87,6 +89,16 @@ class Traffic:
                 self._spawn(self._join(number, chan))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def fill(self, chan: str, numbers: list[int]) -> None:
+        """Make some clients members of a channel."""
+        await asyncio.gather(*(self._join(number, chan) for number in numbers))
+
+    async def flood(self, chan: str, messages: int, size: int, seconds: float) -> None:
+        """Send so many large messages to a channel, spread over some time; they are accepted some time later."""
+        for _ in range(messages):
+            self._spawn(self._publish(self._record(self._someone(), (), chan, False), "x" * size))
+            await asyncio.sleep(seconds / messages)
+
     async def stop(self) -> None:
         """No new calls; those under way are finished."""
         self._running = False
@@ -144,11 +156,11 @@ class Traffic:
         if receivers:
             self._spawn(self._publish(self._record(sender, receivers, None, receipt)))
 
-    async def _publish(self, send: Send) -> None:
+    async def _publish(self, send: Send, pad: str = PAD) -> None:
         rng, clients = self._rng, self._ledger.clients
         form = rng.randrange(2 if send.receipt else 3)
-        text = f"{send.uid} {PAD}"
-        message: object = (text, {"u": send.uid, "é": PAD}, text.encode())[form]
+        text = f"{send.uid} {pad}"
+        message: object = (text, {"u": send.uid, "é": pad}, text.encode())[form]
         sender, key = clients[send.sender].client_id, f"key {send.uid}"
         names = [clients[r].client_id for r in send.receivers]
         covered = set(names if send.chan is None else [send.chan])
@@ -216,8 +228,8 @@ class Traffic:
             if await self._until_done(call):
                 # A leave that found nothing is one all the same: afterwards the client is no member.
                 if join and not done[-1]:
-                    # Offline now; but a try whose answer was lost may have found it online.
-                    if tries > 1:
+                    # Offline now; but a try whose answer was lost, perhaps the helper's own, may have found it online.
+                    if tries > 1 or now() - began > PROMPT_SECONDS:
                         self._ledger.joins[key].append(Change(began, now(), certain=False))
                     return
                 (self._ledger.joins if join else self._ledger.leaves)[key].append(Change(began, now()))

@@ -5,16 +5,24 @@ from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from tests.chaos.ledger import Client, DeviceBook, Ledger, Send
+from tests.chaos.ledger import Client, Connection, DeviceBook, Ledger, Send
 from tests.chaos.presence import judge_presence
 from tests.chaos.rules import Rules, around, describe, name_of
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["BY_REDIS", "COLUMNS", "Judge", "Verdict"]
 
 COLUMNS = (
     *("lost", "out of order", "duplicates", "wrong receiver", "gaps", "receipts"),
     *("events", "event bus", "ghosts", "other"),
 )
+# What Redis itself lost after it had acknowledged it, and how envelope clients were told; counted apart.
+BY_REDIS = (
+    *("lost by Redis, client told", "lost by Redis, plain client", "receipts lost by Redis"),
+    *("4002 after a loss", "recovered: false after a loss"),
+)
+
+# How long after its beginning a flood may still be on its way: as long as Redis may be away meanwhile.
+FLOOD_SECONDS = 30.0
 
 
 @dataclass
@@ -108,13 +116,14 @@ class Judge:
     def _plain_missing(self, v: Verdict, client: Client, missing: list[DeviceBook], send: Send) -> None:
         assert send.ended is not None
         rules = self._rules
-        if rules.lost_near(send.began, send.ended):
-            v.counts["lost by Redis, plain client"] += 1
-            return
+        lost = rules.lost_near(send.began, send.ended)
         for book in missing:
             last = book.connections[-1] if book.connections else None
             if last is not None and last.closed is None and last.opened < send.began and last.frozen is None:
-                v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
+                if lost:
+                    v.counts["lost by Redis, plain client"] += 1
+                else:
+                    v.fault("lost", f"{name_of(client, book)}, connected all along, never got {describe(send)}")
                 return
         if len(missing) < len(client.devices) or not any(
             b.connections and b.connections[0].opened < send.began for b in missing
@@ -126,11 +135,13 @@ class Judge:
         at = bisect_left(offs, send.began - rules.slack)
         if at < len(offs) and offs[at] - send.ended < 2 * (rules.lease + rules.grace) + 10:
             v.counts["not delivered before the client went offline"] += 1
-        elif any(rules.cut_near(c, send) for b in missing for c in b.connections):
+        elif rules.cut_near(missing, send):
             v.counts["plain: given to a socket that was cut"] += 1
+        elif lost:
+            v.counts["lost by Redis, plain client"] += 1
         else:
-            book = missing[0]
-            v.fault("lost", f"{name_of(client, book)} never got {describe(send)}; {around(book.connections, send)}")
+            seen = " | ".join(around(book.connections, send) for book in missing)
+            v.fault("lost", f"{name_of(client, missing[0])} never got {describe(send)}; {seen}")
 
     def _device(self, v: Verdict, client: Client, book: DeviceBook) -> None:
         for uid in book.order:
@@ -154,17 +165,31 @@ class Judge:
             if not client.envelope:
                 self._plain_repeat(v, client, book, uid, at)
         for connection in book.connections:
-            after_loss = any((connection.closed or connection.opened) > at for at in self._ledger.losses)
-            if connection.since and not connection.recovered:
-                if after_loss:
-                    v.counts["recovered: false after a loss"] += 1
-                else:
-                    v.fault("gaps", f"{name_of(client, book)} was not recovered at {connection.opened:.3f}")
-            if connection.code == 4002:
-                if after_loss:
-                    v.counts["4002 after a loss"] += 1
-                else:
-                    v.fault("gaps", f"{name_of(client, book)} was closed with 4002 at {connection.closed or 0:.3f}")
+            self._told(v, client, book, connection)
+
+    def _told(self, v: Verdict, client: Client, book: DeviceBook, connection: Connection) -> None:
+        """What a connection was told of a gap, and of itself: each needs a reason."""
+        at = connection.closed or connection.opened
+        # A primary that was replaced in good order lost nothing; but who was connected to the old one can't know that.
+        reason = any(at > other for other in (*self._ledger.losses, *self._ledger.switches))
+        if connection.since and not connection.recovered:
+            if reason:
+                v.counts["recovered: false after a loss"] += 1
+            else:
+                v.fault("gaps", f"{name_of(client, book)} was not recovered at {connection.opened:.3f}")
+        if connection.code == 4002:
+            if reason:
+                v.counts["4002 after a loss"] += 1
+            else:
+                v.fault("gaps", f"{name_of(client, book)} was closed with 4002 at {at:.3f}")
+        if connection.code == 4001:
+            if connection.slow is not None:
+                v.counts["4001 to those that did not read"] += 1
+            elif any(began < at < began + FLOOD_SECONDS for began in client.floods):
+                # What Redis held up comes at once, and may be more than a buffer takes before the client's turn comes.
+                v.counts["4001 in a flood, to those that read"] += 1
+            else:
+                v.fault("other", f"{name_of(client, book)} was closed with 4001 at {at:.3f}, and had read all along")
 
     def _order(self, v: Verdict, client: Client, book: DeviceBook, uids: list[int]) -> None:
         """What was accepted before another was begun must come before it."""
@@ -232,9 +257,8 @@ class Judge:
             return
         books = self._ledger.clients[receiver].devices
         if got[0].status == "delivered":
-            if not any(send.uid in b.arrived for b in books) and not any(
-                rules.cut_near(c, send) for b in books for c in b.connections if not b.envelope
-            ):
+            cut = not books[0].envelope and rules.cut_near(books, send)
+            if not any(send.uid in b.arrived for b in books) and not cut:
                 v.fault("receipts", f"{who} says delivered, and nobody got it")
         elif rules.online_throughout(
             receiver, send.began - rules.slack, got[0].at + rules.slack

@@ -144,3 +144,8 @@ class Wire(asyncio.Protocol):
         """Stop reading, as a client does that hangs."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()

@@ -98,6 +98,25 @@ async def test_an_ack_of_what_was_not_written_counts_for_nothing(cluster, im):
         await no_receipt_yet(out)
 
 
+async def test_an_ack_ahead_of_what_the_socket_was_given_counts_when_it_is_given(cluster, im):
+    """Found by chaos: what came to the old socket of a move at last was acked to the new one, ahead of it."""
+    sender, receiver = new_name("sender"), new_name("receiver")
+    async with (
+        connected(cluster.servers[0], im, sender, envelope=True) as out,
+        connected(cluster.servers[1], im, receiver, envelope=True) as one,
+    ):
+        await out.recv_kind("hello")
+        incarnation, _, stream_id = (await one.recv_json())["pos"].partition(".")
+        ms, _, n = stream_id.partition("-")
+        await one.ack(f"{incarnation}.{ms}-{int(n) + 1}")
+        await asyncio.sleep(1.2)
+        await im.send_message(sender, receiver, "?", receipt=True)
+        await im.send_message(sender, receiver, "and what was not acked", receipt=True)
+        assert (await one.recv_json())["data"] == "?"
+        assert (await out.recv_json())["status"] == "delivered"
+        await no_receipt_yet(out)
+
+
 async def test_who_goes_without_an_ack_is_offline_when_grace_ends(cluster, im):
     sender, receiver = new_name("sender"), new_name("receiver")
     async with connected(cluster.servers[0], im, sender, envelope=True) as out:

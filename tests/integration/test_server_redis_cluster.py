@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 import pytest
 
 from imhelper import ImHelper
+from imhelper.core.keys import group_tag
 from imhelper.core.slots import group_of, slot_of
 from tests.conftest import SpawnImservers
+from tests.support.redis_cluster import holder_of, migrate_slot, move_slot
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 from tests.support.ws import open_socket
@@ -72,3 +74,48 @@ async def test_chat_channels_receipts_and_presence(redis_cluster: list[RedisServ
 
 async def im_is_empty(im: ImHelper) -> bool:
     return await im.get_online_count() == 0
+
+
+@pytest.mark.parametrize("way", ["key by key", "at once"])
+async def test_a_hash_slot_that_moves_loses_nothing_and_nobody_is_told_of_a_loss(
+    redis_cluster: list[RedisServer], spawn_imservers: SpawnImservers, redis_flavour: str, way: str
+):
+    if way == "at once" and redis_flavour != "valkey":
+        pytest.skip("only Valkey 9 moves a slot at once")
+    url = _url(redis_cluster)
+    (server,) = await asyncio.to_thread(spawn_imservers, 1, url)
+    async with ImHelper(url, timeout=10) as im, AsyncExitStack() as stack:
+        group = group_of(slot_of("client-0", (await im.topology()).slots), 16)
+        tag = group_tag("im", group)
+        plain, envelope = [
+            await stack.enter_async_context(open_socket(await im.prev_connect_server("client-0"), envelope=e))
+            for e in (False, True)
+        ]
+        assert (await envelope.recv_json())["t"] == "hello"
+        old = await asyncio.to_thread(holder_of, redis_cluster, tag)
+        new = next(node for node in redis_cluster if node is not old)
+        moving = asyncio.create_task(_move(redis_cluster, tag, old, new, way))
+        sent = 0
+        while not moving.done():
+            await im.send_message("other", "client-0", f"{sent}")
+            sent += 1
+            await asyncio.sleep(0.01)
+        await moving
+        # The global keys have a slot, too: the server's lease goes with them.
+        old = await asyncio.to_thread(holder_of, redis_cluster, "{im}")
+        await _move(redis_cluster, "{im}", old, next(n for n in redis_cluster if n is not old), way)
+        for number in range(sent, sent + 5):
+            await im.send_message("other", "client-0", f"{number}")
+            await asyncio.sleep(0.5)
+        expected = [str(number) for number in range(sent + 5)]
+        assert [await plain.recv() for _ in expected] == expected
+        assert [(await envelope.recv_json())["data"] for _ in expected] == expected
+        assert server.metrics()["imserver_gaps_total"] == 0
+        assert "another Redis is the primary" not in server.output
+
+
+async def _move(nodes: list[RedisServer], tag: str, old: RedisServer, new: RedisServer, way: str) -> None:
+    if way == "at once":
+        await asyncio.to_thread(migrate_slot, tag, old, new)
+    else:
+        await asyncio.to_thread(move_slot, nodes, tag, old, new, pause=0.3)

@@ -39,20 +39,26 @@ class Client:
         return token
 
     async def connect(
-        self, n: int, token: str, since: tuple[str, str] = ("", ""), max_sockets: int = 16
-    ) -> list[bytes]:
-        reply: list[bytes] = await self.link.eval(
-            *(load("connect"), 0, self.boot, n, token, self.slot, "e", *since, max_sockets, *RETENTION, self.inc)
+        self, n: int, token: str, since: tuple[str, str] = ("", ""), max_sockets: int = 16, mode: str = "e"
+    ) -> list[Any]:
+        reply: list[Any] = await self.link.eval(
+            *(load("connect"), 0, self.boot, n, token, self.slot, mode, *since, max_sockets, *RETENTION, self.inc)
         )
         return reply
 
-    async def close(self, n: int, grace: int = 60000) -> int:
-        gone: int = await self.link.eval(load("close"), 0, self.boot, grace, *RETENTION, n, "")
+    async def close(self, n: int, grace: int = 60000, place: str = "") -> int:
+        gone: int = await self.link.eval(load("close"), 0, self.boot, grace, *RETENTION, n, place)
         return gone
 
-    async def reclaim(self, batch: int = 100) -> list[int]:
-        reply: list[int] = await self.link.eval(load("reclaim"), 0, self.boot, batch, 0, *RETENTION)
+    async def reclaim(self, batch: int = 100, grace: int = 0) -> list[int]:
+        reply: list[int] = await self.link.eval(load("reclaim"), 0, self.boot, batch, grace, *RETENTION)
         return reply
+
+    async def send(self, number: int) -> str:
+        message = (f"m{number}", 60000, "sender", "t", "hello", 0, "", self.slot, self.client)
+        await self.link.eval(load("send"), 0, *RETENTION, *message)
+        last: bytes = await self.link.command(0, "HGET", "{im:0}:last", self.slot)
+        return last.decode()
 
     async def online(self) -> bool:
         return bool(await self.link.command(0, "SISMEMBER", "{im:0}:online", self.client))
@@ -97,10 +103,55 @@ async def test_a_boot_without_a_marker_records_nothing(link):
     assert await dead.reclaim() == [1, 0]
     assert (await dead.connect(2, token))[0] == b"fenced"
     assert await link.eval(load("wake"), 0, "dead", "w", "") == 0
-    assert await link.eval(load("positions"), 0, "dead", dead.slot, "1-1") == 0
+    assert await link.eval(load("positions"), 0, "dead", 2, dead.slot, "1-1") == 0
     keys = await link.command(0, "KEYS", "*dead*")
     assert keys == []
     assert (await alive.connect(1, token))[0] == b"ok", "the token was not used up"
+
+
+@pytest.mark.parametrize("reclaimed", [True, False], ids=["reclaimed", "not yet reclaimed"])
+async def test_a_report_that_is_older_than_a_plain_socket_says_nothing_of_it(link, reclaimed):
+    """Found by chaos: a server that died right after a plain client had come to it, before its next report."""
+    dead, second, third, fourth = [await Client(link, boot).start() for boot in ("b1", "b2", "b3", "b4")]
+    await dead.connect(1, await dead.mint(), mode="p")
+    place = await dead.send(1)
+    await link.eval(load("positions"), 0, "b1", 1, dead.slot, place)
+    missed = await dead.send(2)
+    await link.eval(load("positions"), 0, "b2", 0, dead.slot, missed)
+    await dead.reclaim(grace=60000)
+    assert (await second.connect(1, await second.mint(), mode="p"))[4].decode() == place
+    if reclaimed:
+        await second.reclaim(grace=60000)
+    *_, start, _, _, _, _, others = await third.connect(1, await third.mint(), mode="p")
+    if reclaimed:
+        assert (start.decode(), others) == (place, [])
+        later = await third.send(3)
+        await link.eval(load("positions"), 0, "b3", 1, third.slot, later)
+        await third.reclaim(grace=60000)
+        assert (await fourth.connect(1, await fourth.mint(), mode="p"))[4].decode() == later, "what knew of it counts"
+    else:
+        # The server asks b2, which is dead; then what is on record counts.
+        assert others == [b"b2", b"1", place.encode()]
+
+
+async def test_the_place_of_a_device_that_went_is_kept_for_the_next_one_within_grace(link):
+    """A handshake that came to nothing must not take with it what the client missed, though another device is there."""
+    server = await Client(link, "b1").start()
+    await server.connect(1, await server.mint(), mode="p")
+    place = await server.send(1)
+    assert await server.close(1, place=place) == 1
+    await server.send(2)
+    assert (await server.connect(2, await server.mint(), mode="p"))[4].decode() == place
+    later = await server.send(3)
+    assert (await server.connect(3, await server.mint(), mode="p"))[9] == [b"b1", b"2", place.encode()]
+    assert await server.close(2) == 1, "it was given nothing"
+    assert await server.close(3, place=later) == 1, "the last one, and not the earliest"
+    await server.connect(4, await server.mint(), mode="e")
+    assert (await server.connect(5, await server.mint(), mode="p"))[4].decode() == place
+    assert (await server.connect(6, await server.mint(), mode="p"))[4].decode() == later
+    await server.close(5, grace=1, place=place)
+    await asyncio.sleep(0.01)
+    assert (await server.connect(7, await server.mint(), mode="p"))[4].decode() == later, "grace has ended"
 
 
 async def test_a_reclaim_goes_in_bounded_batches_that_another_can_go_on_with(link):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 # What docs/deploy.md adds to deploy/imcluster.acl on a Redis Cluster.
-CLUSTER_RULES = {"+asking", "+cluster|slots"}
+CLUSTER_RULES = {"+cluster|slots"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 _TICKED = re.compile(r"`([^`]+)`")

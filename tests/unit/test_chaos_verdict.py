@@ -95,6 +95,34 @@ def test_what_a_cut_socket_was_given_may_be_missing_to_a_plain_client_only(ledge
 
 
 @pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("opened", [29.5, 22.5], ids=["just before it was cut", "long before it was cut"])
+def test_so_may_what_was_replayed_to_a_socket_just_before_it_was_cut(ledger, number, opened):
+    reconnect(ledger, number, 19.0, opened, recovered=True)
+    reconnect(ledger, number, 30.0, 31.0, recovered=True, code=1006)
+    book_of(ledger, number).connections[1].orderly = False
+    send(ledger, 1, number, at=20.0)
+    assert wrong(ledger) == ({} if number == PLAIN and opened > 29 else {"lost": 1})
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_so_may_what_was_replayed_to_a_handshake_that_its_client_had_given_up(ledger, number):
+    reconnect(ledger, number, 19.0, 24.0, recovered=True)
+    send(ledger, 1, number, at=20.0)
+    book_of(ledger, number).given_up.append(15.0)
+    assert wrong(ledger) == {"lost": 1}
+    book_of(ledger, number).given_up.append(23.0)
+    assert wrong(ledger) == ({} if number == PLAIN else {"lost": 1})
+
+
+def test_a_cut_later_on_excuses_nothing_that_a_connected_client_should_have_had(ledger):
+    reconnect(ledger, PLAIN, 29.0, 29.5)
+    reconnect(ledger, PLAIN, 30.0, 31.0, code=1006)
+    book_of(ledger, PLAIN).connections[1].orderly = False
+    send(ledger, 1, PLAIN, at=20.0)
+    assert wrong(ledger) == {"lost": 1}
+
+
+@pytest.mark.parametrize("number", BOTH)
 def test_order_and_repeats_on_one_socket(ledger, number):
     send(ledger, 1, number, at=20.0)
     send(ledger, 2, number, at=21.0)
@@ -224,10 +252,67 @@ def test_redis_away_delays_what_is_due(ledger):
     assert wrong(ledger) == {}
 
 
+@pytest.mark.parametrize("kind", ["maxmemory", "reshard", "cluster-failover", "cluster-switch", "redis-kill", "pause"])
+def test_what_disturbs_redis_delays_what_is_due(ledger, kind):
+    reconnect(ledger, ENVELOPE, 20.0, 40.0, recovered=True)
+    ledger.faults.append(Fault(kind, "", 21.0, 27.0))
+    assert wrong(ledger) == {}
+    ledger.faults[-1].kind = "slow"
+    assert wrong(ledger) == {"events": 1}
+
+
+def test_an_orderly_switch_excuses_that_clients_are_told_and_no_loss(ledger):
+    ledger.switches.append(20.5)
+    send(ledger, 1, ENVELOPE, at=20.0)
+    reconnect(ledger, ENVELOPE, 21.0, 22.0, recovered=False, code=4002)
+    verdict = Judge(ledger, LEASE, GRACE).verdict()
+    assert {column: n for column, n in verdict.wrong.items() if n} == {"lost": 1}
+    assert (verdict.counts["4002 after a loss"], verdict.counts["recovered: false after a loss"]) == (1, 1)
+
+
+def test_a_moved_slot_excuses_nothing(ledger):
+    ledger.faults.append(Fault("reshard", "{im:0}", 19.0, 21.0))
+    send(ledger, 1, ENVELOPE, at=20.0)
+    reconnect(ledger, ENVELOPE, 21.0, 22.0, recovered=False, code=4002)
+    assert wrong(ledger) == {"lost": 1, "gaps": 2}
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_only_who_did_not_read_or_was_flooded_may_be_closed_as_too_slow(ledger, number):
+    reconnect(ledger, number, 21.0, 22.0, recovered=True, code=4001)
+    assert wrong(ledger) == {"other": 1}
+    book_of(ledger, number).connections[0].slow = 20.5
+    assert wrong(ledger) == {}
+    book_of(ledger, number).connections[0].slow = None
+    ledger.clients[number].floods.append(20.0)
+    assert wrong(ledger) == {}
+    ledger.clients[number].floods[0] = 21.5
+    assert wrong(ledger) == {"other": 1}
+
+
+def test_what_a_plain_client_did_not_read_may_be_missing_and_what_an_envelope_one_did_not_may_not(ledger):
+    for number in BOTH:
+        reconnect(ledger, number, 21.0, 22.0, recovered=True, code=4001)
+        slow = book_of(ledger, number).connections[0]
+        slow.slow, slow.orderly = 19.0, False
+        send(ledger, number + 1, number, at=20.0)
+    assert wrong(ledger) == {"lost": 1}
+    send(ledger, 3, PLAIN, at=15.0)
+    assert wrong(ledger) == {"lost": 2}, "what came before it stopped reading is due"
+
+
 def test_a_socket_that_a_disconnect_left_open(ledger):
     ledger.clients[ENVELOPE].disconnects.append(Change(20.0, 20.1))
     assert wrong(ledger) == {"other": 1}
     book_of(ledger, ENVELOPE).connections[0].closed = 20.2
+    assert wrong(ledger) == {}
+
+
+def test_a_frozen_server_and_an_absent_redis_make_the_end_after_a_disconnect_late(ledger):
+    ledger.clients[ENVELOPE].disconnects.append(Change(20.0, 20.1))
+    reconnect(ledger, ENVELOPE, 45.0, 46.0, recovered=True)
+    assert wrong(ledger) == {"other": 1}
+    ledger.faults += [Fault("freeze", "s0", 21.0, 26.0), Fault("redis-outage", "4 s", 24.0, 28.0)]
     assert wrong(ledger) == {}
 
 

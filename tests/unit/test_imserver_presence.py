@@ -17,10 +17,12 @@ class Link:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.last: tuple[Any, ...] = ()
         self.refused: set[str] = set()
 
     async def eval(self, script: Any, group: int, *args: Any) -> Any:
         self.calls.append(script.name)
+        self.last = args
         if script.name in self.refused:
             raise RedisUnavailableError("gone")
         return [0] * ((len(args) - 3) // 3)
@@ -41,7 +43,9 @@ def slot():
 @pytest.fixture
 def presence(link, slot):
     settings = SimpleNamespace(grace_seconds=10.0)
-    hub: Any = SimpleNamespace(link=link, slots={5: slot}, boot="b", settings=settings, retention=(1, 1, 1))
+    hub: Any = SimpleNamespace(link=link, slots={5: slot}, boot="b", settings=settings, retention=(1, 1, 1), groups=1)
+    hub.newest = 3
+    hub.settled = lambda: hub.newest
     return Presence(hub)
 
 
@@ -93,3 +97,23 @@ async def test_a_place_is_told_once_until_it_changes(presence, link, slot):
     slot.id, slot.n = b"1000-10", 10
     await presence._positions()
     assert link.calls == ["positions", "positions"]
+
+
+async def test_a_place_is_told_again_for_a_socket_that_it_was_not_told_of(presence, link, slot):
+    await presence._positions()
+    assert link.last == ("b", 3, 5, b"1000-9")
+    slot.newest = 4
+    await presence._positions()
+    await presence._positions()
+    assert link.last[1] == 3, "its handshake is not over: again and again"
+    presence._hub.newest = 4
+    await presence._positions()
+    await presence._positions()
+    assert link.last[1] == 4
+    assert link.calls == ["positions"] * 4
+
+
+async def test_where_a_socket_ended_is_told_before_the_place_of_those_that_stay(presence, link):
+    presence.gone(0, 7, b"1000-5")
+    await presence._positions()
+    assert link.calls == ["close", "positions"]

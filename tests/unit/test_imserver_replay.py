@@ -58,17 +58,27 @@ class Replaying(Socket):
         self.at, self.at_id, self.joined, self.view = at, b"1-%d" % at, joined, view
         self.member = slot.enter(self, ME)
 
+    @property
+    def frames(self) -> list[bytes]:
+        """What was written, frame by frame: each is short."""
+        found, data = [], b"".join(self.pipe.out)
+        while data:
+            end = 2 + data[1]
+            found.append(data[:end])
+            data = data[end:]
+        return found
+
 
 class World:
-    """A log, the slot of a server whose cursor is at its end, and the parts that feed a socket."""
+    """A log, the slot of a server whose cursor is at its end or `lag` before it, and the parts that feed a socket."""
 
-    def __init__(self, log: list[Fields], first: int = 1) -> None:
+    def __init__(self, log: list[Fields], first: int = 1, lag: int = 0) -> None:
         self.log = [(b"1-%d" % (first + i), fields) for i, fields in enumerate(log)]
-        self.slot = Slot(3, 0, b"key", StreamId(1, first + len(log) - 1))
+        self.slot = Slot(3, 0, b"key", StreamId(1, first + len(log) - 1 - lag))
         self.gaps: list[Socket] = []
         self.acks: list[int] = []
-        fanout = Fanout(Stats(), {0: b"9."}, lambda: 0.0, self._acked, lambda slot: None)
-        self.replayer = Replayer(fanout, self._scan, self._acked, self._gap)
+        self.fanout = Fanout(Stats(), {0: b"9."}, lambda: 0.0, self._acked, lambda slot: None)
+        self.replayer = Replayer(self.fanout, self._scan, self._acked, self._gap)
 
     def _acked(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
         self.acks.append(hi)
@@ -79,14 +89,24 @@ class World:
         socket.state = -1
 
     async def _scan(self, slot: Slot, after: bytes, upto: bytes, count: int) -> list[tuple[bytes, Fields]]:
-        low, high = int(after[2:]), int(upto[2:])
+        low, high = int(after[2:]), len(self.log) if upto == b"+" else int(upto[2:])
         return [e for e in self.log if low < int(e[0][2:]) <= high][:count]
 
+    def read(self, count: int) -> None:
+        """The reader brings so many more entries."""
+        if count and (batch := self.log[self.slot.n : self.slot.n + count]):
+            self.fanout.offer(self.slot, [(entry_id, list(fields)) for entry_id, fields in batch])
+            while self.slot.queue:
+                self.fanout._visit(self.slot)
+            self.slot.queued = False
+
     async def feed(self, socket: Replaying) -> None:
-        """Until the socket is live or given up."""
+        """Until the socket is live, given up, or waits for the cursor."""
         while socket in self.slot.waiting:
             await self.replayer._feed(self.slot)
             if socket in self.slot.waiting:
+                if not socket.paused and not socket.behind(self.slot.n):
+                    return
                 assert socket.paused, "not fed, and not waiting for room"
                 socket.pipe.drain()
 
@@ -95,13 +115,17 @@ STEPS = st.lists(st.sampled_from(["msg", "other", "x", "y", "join x", "leave x",
 
 
 def build(
-    steps: list[str], start: int
+    steps: list[str], start: int, online_since: int = 0
 ) -> tuple[list[Fields], list[bytes], dict[bytes, list[tuple[int, int | None]]], set[bytes]]:
-    """The log that the steps make; what `me` must get after entry `start`; its view at the end and its channels."""
+    """The log that the steps make; what `me` must get after entry `start`; its view at the end and its channels.
+
+    It can go offline, which is written into no log, in the first `online_since` steps; `start` is a number of entries.
+    """
     log: list[Fields] = []
     wanted: list[bytes] = []
     view: dict[bytes, list[tuple[int, int | None]]] = {}
-    for n, step in enumerate(steps, 1):
+    for index, step in enumerate(steps):
+        n = len(log) + 1
         payload = b"p%d" % n
         word, _, chan = step.partition(" ")
         name = (chan or word).encode()
@@ -122,6 +146,11 @@ def build(
             got = False
             if inside:
                 spans[-1] = (spans[-1][0], n)
+        elif word == "offline":
+            got = False
+            for ended in view.values() if index < online_since else ():
+                if ended and ended[-1][1] is None:
+                    ended[-1] = (ended[-1][0], n)
         else:
             log.append([b"c", b"i", b"f", b"s", b"t", b"t", b"h", name, b"p", payload])
             got = inside
@@ -148,6 +177,38 @@ async def test_a_replay_gives_what_a_member_would_have_seen_whatever_the_pauses(
     assert set(world.slot.fans) == chans
     plain_messages = [n for n, step in enumerate(steps, 1) if step == "msg" and n > start]
     assert world.acks == plain_messages
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from(["msg", "x", "y", "join x", "leave x", "join y", "offline"]), max_size=40),
+    *[st.floats(0, 1)] * 3,
+    st.lists(st.integers(1, 4), max_size=10),
+    st.lists(st.integers(0, 5), max_size=12),
+)
+@example(["join x", "msg", "x", "offline", "msg"], 0.2, 0.8, 0.9, [], [])
+@example(["join x", "msg", "x", "offline", "x"], 0.2, 0.8, 0.0, [], [])
+@example(["join x", "msg", "x", "offline", "x"], 0.2, 0.8, 0.3, [], [])
+@example(["join x", "leave x", "x", "join x", "x"], 0.0, 1.0, 1.0, [], [1, 1, 1])
+async def test_a_reader_that_is_behind_what_a_handshake_knew_changes_nothing(
+    steps, behind, later, lagging, rooms, batches
+):
+    """Found by chaos: a client went offline and came back, all before the server's reader had caught up."""
+    # In steps: where the client's earlier socket was, and when the handshake looked.
+    before = int(len(steps) * behind)
+    seen = before + int((len(steps) - before) * later)
+    start = len(build(steps[:before], 0)[0])
+    log, wanted, _, chans = build(steps, start, online_since=seen)
+    world = World(log, lag=int(len(log) * lagging))
+    known, _, view, _ = build(steps[:seen], 0, online_since=seen)
+    socket = Replaying(world.slot, start, len(known), view, list(rooms))
+    for batch in [*batches, len(steps)]:
+        await world.feed(socket)
+        world.read(batch)
+    await world.feed(socket)
+    assert not world.gaps and socket.live
+    assert [frame[2:] for frame in socket.frames] == wanted
+    assert set(socket.member.chans or {}) == chans
 
 
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(0, 10))

@@ -17,8 +17,9 @@ CHANS = st.sampled_from([b"x", b"y", b"z:'{"])
 class Socket:
     """What `Slot` knows of a socket."""
 
-    def __init__(self, envelope: bool) -> None:
+    def __init__(self, envelope: bool, number: int) -> None:
         self.envelope = envelope
+        self.number = number
         self.live = False
         self.member: Any = None
 
@@ -37,15 +38,15 @@ class Indexes(RuleBasedStateMachine):
         return any(s.live for s, c in self.open.items() if c == client)
 
     def view(self, client: bytes) -> Intervals:
-        """What a socket that read everything knows: spans that have ended, then those that have not."""
-        spans: Intervals = {b"was": [(1, 5)]}
-        for chan, joined in self.chans.get(client, {}).items():
-            spans[chan] = [(1, 2), (joined, None)]
+        """What a socket that read everything, and perhaps more, knows: spans past, present and to come."""
+        spans: Intervals = {b"was": [(1, 5)], b"will be": [(self.n + 1, None)]}
+        for number, (chan, joined) in enumerate(self.chans.get(client, {}).items()):
+            spans[chan] = [(1, 2), (joined, self.n + 2 if number % 2 else None)]
         return spans
 
     @rule(client=CLIENTS, envelope=st.booleans())
     def enter(self, client, envelope):
-        socket = Socket(envelope)
+        socket = Socket(envelope, self.slot.newest + 1)
         socket.member = self.slot.enter(cast(Any, socket), client)
         self.open[socket] = client
 
@@ -59,13 +60,13 @@ class Indexes(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, chan=CHANS)
     def join(self, client, chan):
-        self.n += 1
+        self.n = self.slot.n = self.n + 1
         self.slot.join(client, chan, self.n)
         self.chans.setdefault(client, {}).setdefault(chan, self.n)
 
     @rule(client=CLIENTS, chan=CHANS)
     def leave(self, client, chan):
-        self.n += 1
+        self.n = self.slot.n = self.n + 1
         self.slot.leave(client, chan)
         self.chans.get(client, {}).pop(chan, None)
 

@@ -142,6 +142,8 @@ class Server:
                 joined.cancel()
                 await asyncio.gather(joined, return_exceptions=True)
                 return await self._leave() if self.hub.redis_up else 0
+            if isinstance(joined.exception(), Fenced):
+                return await self._fenced()
             joined.result()
             await asyncio.wait([stop, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
@@ -210,12 +212,15 @@ class Server:
                 continue
             error = task.exception() if not task.cancelled() else None
             if isinstance(error, Fenced):
-                log.error("this server was fenced: all its clients go elsewhere, and it ends to be started again")
-                await self._close_all(1012)
-                return EXIT_FENCED
+                return await self._fenced()
             log.critical("%s has ended; the server ends to be started again", name, exc_info=error)
         await self._close_all(1012)
         return EXIT_FAILED
+
+    async def _fenced(self) -> int:
+        log.error("this server was fenced: all its clients go elsewhere, and it ends to be started again")
+        await self._close_all(1012)
+        return EXIT_FENCED
 
     async def _leave(self) -> int:
         """Drain, tell Redis, end. A second signal cuts it short."""

@@ -153,7 +153,7 @@ class Fanout:
 
     def promote_ready(self, slot: Slot) -> None:
         """Sockets whose position is the slot's cursor join the live flow in this turn."""
-        for socket in [s for s in slot.waiting if s.at == slot.n and not s.paused]:
+        for socket in [s for s in slot.waiting if s.at == slot.n and s.caught_up and not s.paused]:
             socket.go_live()
 
     def _dispatch(self, slot: Slot, entry_id: bytes, f: Fields) -> int:

@@ -4,7 +4,6 @@ One event loop, no locks: what has no `await` in it happens at once."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -92,11 +91,13 @@ class Hub:
         self.writes_lost: Callable[[int], None] = lambda group: None
         # Set by the lease keeper: makes it beat at once.
         self.poke: Callable[[], None] = lambda: None
-        self._numbers = itertools.count(1)
+        self._newest = 0
         self._handshakes = 0
         self._gate: Gate[tuple[Socket, Wanted, bytes]] = Gate(GATE_RATE, GATE_BURST, GATE_ROOM)
         # The numbers of sockets that Redis may record before they are open here.
         self.admitting: set[int] = set()
+        # Those of handshakes that Redis may carry out yet, though nobody waits for them any more.
+        self.doubtful: set[int] = set()
         self._jobs: set[asyncio.Task[None]] = set()
 
     # What others ask.
@@ -118,6 +119,10 @@ class Hub:
     def members(self) -> int:
         """How many clients have a socket here."""
         return sum(len(s.members) for s in self.slots.values())
+
+    def settled(self) -> int:
+        """The number up to which each socket is indexed here or gone: none that Redis records is under way."""
+        return min(self.admitting | self.doubtful, default=self._newest + 1) - 1
 
     # Admission.
 
@@ -171,7 +176,8 @@ class Hub:
             log.error("a job of the server failed", exc_info=task.exception())
 
     async def _admit(self, socket: Socket, wanted: Wanted, answer: bytes) -> None:
-        number = socket.number = next(self._numbers)
+        self._newest += 1
+        number = socket.number = self._newest
         self.admitting.add(number)
         try:
             await self._record(socket, wanted, answer)
@@ -194,6 +200,7 @@ class Hub:
         except RedisUnavailableError as error:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, NOT_BEGUN)
+            self.doubtful.add(number)
             # The script may run yet, even after the socket's end was told: look again once Redis answers.
             self.presence.restore()
             _refuse(socket, NOT_READY)
@@ -206,7 +213,7 @@ class Hub:
             return
         _, client, socket.metadata, last, start, recovered, chans, past, pending, others = reply
         if others:
-            start = await self.inquiry.oldest(start, others, group)
+            start = await self.inquiry.oldest(start, others, wanted.slot, group)
         if socket.state != ADMITTING:
             self.presence.gone(group, number, start)
             return
@@ -234,10 +241,10 @@ class Hub:
             answer += entries.hello(client, self.settings.server_name, pos, bool(recovered), ping)
         self.stats.handshakes["ok"] += 1
         socket.opened(answer)
-        if socket.state == OPEN and socket.at == slot.n:
-            socket.go_live()
-        elif socket.state == OPEN and socket.at < slot.n:
+        if socket.state == OPEN and socket.behind(slot.n):
             self.replayer.want(slot)
+        elif socket.state == OPEN and socket.at == slot.n:
+            socket.go_live()
 
     def _slot(self, number: int, group: int, last: StreamId) -> Slot:
         slot = self.slots.get(number)
@@ -252,10 +259,13 @@ class Hub:
     def acked_by_client(self, socket: Socket, pos: Position) -> None:
         """A client says that all up to a position is safe; never more than was written to its socket."""
         slot, member = socket.member.slot, socket.member
-        if b"%d." % pos.incarnation != self.incarnation[slot.group] or not member.pending:
+        if b"%d." % pos.incarnation != self.incarnation[slot.group]:
             return
-        written = slot.n if socket.live else socket.at
-        self.presence.ack(slot, member.client, socket.floor, min(pos.id.n, written))
+        if pos.id.n > socket.written:
+            # It may know it from the server that it has just left.
+            self.presence.acked_ahead(socket, pos.id.n)
+        if member.pending:
+            self.presence.ack(slot, member.client, socket.floor, min(pos.id.n, socket.written))
 
     def replay(self, socket: Socket) -> None:
         """A waiting socket can take more."""

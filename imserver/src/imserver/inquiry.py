@@ -32,28 +32,29 @@ class Inquiry:
         self._hub = hub
         self._waiting: dict[tuple[bytes, bytes], list[asyncio.Future[bytes]]] = {}
 
-    async def oldest(self, start: bytes, others: list[bytes], group: int) -> bytes:
+    async def oldest(self, start: bytes, others: list[bytes], slot: int, group: int) -> bytes:
         """Where a plain socket starts whose client has others on record.
 
         `others` holds boot, number, last reported position of each. One that is open gets its messages itself. One
-        that has ended counts with the place where it did, or, when nobody answers for it, with the last reported one.
+        that has ended counts with the place where it did, one that is behind with where it is: its client may have
+        given it up. When nobody answers for a socket, or it is not open yet, its last reported position counts.
         """
         for boot, number, reported in _triples(others):
             if parse_id(reported) < parse_id(start):
-                ended = await self._ask(boot, number, group)
+                ended = await self._ask(boot, number, slot, group)
                 if ended != OPEN:
                     start = min(start, ended if ended and ended != NOT_BEGUN else reported, key=parse_id)
         return start
 
-    async def _ask(self, boot: bytes, number: bytes, group: int) -> bytes | None:
+    async def _ask(self, boot: bytes, number: bytes, slot: int, group: int) -> bytes | None:
         if boot == self._hub.boot_raw:
-            return self._ended(number)
+            return self._place(int(number), slot)
         # Two sockets of the client may come at once: one answer serves both.
         waiting = self._waiting.setdefault((boot, number), [])
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         waiting.append(answer)
         try:
-            question = b"%s %s" % (self._hub.boot_raw, number)
+            question = b"%s %s %d" % (self._hub.boot_raw, number, slot)
             if not await self._hub.link.eval(scripts.load("wake"), group, boot, "q", question):
                 return None
             async with asyncio.timeout(ASK_SECONDS):
@@ -65,14 +66,21 @@ class Inquiry:
             if not waiting:
                 self._waiting.pop((boot, number), None)
 
-    def _ended(self, number: bytes) -> bytes:
-        ended = self._hub.presence.ended(int(number))
-        return OPEN if ended is None else ended or NOT_BEGUN
+    def _place(self, number: int, slot_number: int) -> bytes:
+        hub = self._hub
+        ended = hub.presence.ended(number)
+        if ended is not None or number in hub.admitting:
+            return ended or NOT_BEGUN
+        slot = hub.slots.get(slot_number)
+        for socket in (*slot.waiting, *slot.stalled) if slot else ():
+            if socket.number == number:
+                return socket.safe
+        return OPEN
 
     async def answer(self, group: int, question: bytes) -> None:
         """Another boot asks about a socket of this one."""
-        boot, _, number = question.partition(b" ")
-        text = b"%s %s %s" % (self._hub.boot_raw, number, self._ended(number))
+        boot, number, slot = question.split(b" ")
+        text = b"%s %s %s" % (self._hub.boot_raw, number, self._place(int(number), int(slot)))
         try:
             await self._hub.link.eval(scripts.load("wake"), group, boot, "a", text)
         except RedisUnavailableError:

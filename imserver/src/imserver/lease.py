@@ -6,10 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from imhelper._backend.common import Call
 from imhelper.core import scripts
 from imhelper.core.leases import Lease, parse_leases
 from imhelper.core.topology import ACTIVE, DRAINING, FORMAT, Topology
@@ -51,6 +54,7 @@ class LeaseKeeper:
         self._first = True
         self._orphans: dict[bytes, float] = {}
         self._looked = 0.0
+        self._looking = False
         self.leases: dict[str, Lease] = {}
         hub.poke = self._poked.set
 
@@ -65,7 +69,7 @@ class LeaseKeeper:
             began = monotonic()
             try:
                 await self.beat()
-                await self._adopt_orphans()
+                self._look_for_orphans()
             except RedisUnavailableError as error:
                 self._observer.failed()
                 if self._hub.redis_up:
@@ -137,7 +141,8 @@ class LeaseKeeper:
             self._first = False
             if replaced:
                 log.warning("this name was held by an earlier boot, whose sockets are reclaimed now")
-                await self.reclaim(replaced.decode())
+                # Beside the beats, as all reclaiming: a group may be out of reach for longer than a lease.
+                hub.spawn(self._reclaim_now([replaced.decode()]))
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
@@ -177,13 +182,23 @@ class LeaseKeeper:
             me = self._hub.settings.server_name
             await asyncio.sleep(STAGGER_SECONDS * (order.index(me) if me in order else 0))
             try:
-                if await self._hub.link.eval(scripts.load("fence"), None, dead.name, dead.boot, dead.beat):
-                    log.warning("server %s is dead: its sockets are reclaimed", dead.name)
-                    if self._publish is not None:
-                        await self._publish.depose(dead.boot)
-                    await self.reclaim(dead.boot)
+                if not await self._hub.link.eval(scripts.load("fence"), None, dead.name, dead.boot, dead.beat):
+                    continue
+                log.warning("server %s is dead: its sockets are reclaimed", dead.name)
+                if self._publish is not None:
+                    await self._publish.depose(dead.boot)
             except RedisUnavailableError as error:
-                log.warning("reclaiming %s stopped and is taken up again later: %s", dead.name, error)
+                log.warning("fencing %s failed and is taken up again later: %s", dead.name, error)
+                return
+            await self._reclaim_now([dead.boot])
+
+    async def _reclaim_now(self, boots: Iterable[str]) -> None:
+        """Reclaim, or leave it to whoever finds the orphans."""
+        for boot in boots:
+            try:
+                await self.reclaim(boot)
+            except RedisUnavailableError as error:
+                log.warning("a reclaim stopped and is taken up again later: %s", error)
                 return
 
     async def reclaim(self, boot: str) -> None:
@@ -202,23 +217,25 @@ class LeaseKeeper:
                 hub.stats.reclaims += gone
                 await asyncio.sleep(0)
 
-    async def _adopt_orphans(self) -> None:
+    def _look_for_orphans(self) -> None:
+        now = monotonic()
+        if not self._looking and now - self._looked >= self._hub.settings.lease_seconds:
+            self._looked, self._looking = now, True
+            self._hub.spawn(self._adopt_orphans(now))
+
+    async def _adopt_orphans(self, now: float) -> None:
         """Boots that a group knows but that hold no lease: reclaims cut short, leases that Redis lost."""
         hub = self._hub
         held = {at.boot.encode() for at in self.leases.values()}
         held.add(hub.boot_raw)
-        now = monotonic()
-        if now - self._looked < hub.settings.lease_seconds:
-            return
-        self._looked = now
-        found: dict[bytes, float] = {}
-        for group in range(hub.groups):
-            boots, dying = await hub.link.eval(scripts.load("orphans"), group)
-            for boot in [*boots, *dying]:
-                if boot not in held:
-                    found[boot] = self._orphans.get(boot, now)
-        self._orphans = found
-        for boot, since in found.items():
-            if now - since >= hub.settings.lease_seconds:
-                log.warning("a boot without a lease is reclaimed")
-                await self.reclaim(boot.decode())
+        try:
+            replies = await hub.link.gather([Call(group, (), scripts.load("orphans")) for group in range(hub.groups)])
+            # A group that can't be reached tells nothing, and keeps nobody from seeing to the others.
+            boots = {boot for reply in replies if not isinstance(reply, BaseException) for boot in chain(*reply)}
+            self._orphans = {boot: self._orphans.get(boot, now) for boot in boots - held}
+            due = [b.decode() for b, since in self._orphans.items() if now - since >= hub.settings.lease_seconds]
+            if due:
+                log.warning("%d boots without a lease are reclaimed", len(due))
+            await self._reclaim_now(due)
+        finally:
+            self._looking = False

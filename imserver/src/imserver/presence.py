@@ -14,7 +14,7 @@ from imhelper.core import scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
-from .socket import OPEN
+from .socket import OPEN, Socket
 from .state import Slot
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ RETRY_SECONDS = 0.5
 # How long the reader gets to work off what a slot's log holds more than this server has seen.
 CATCH_UP_SECONDS = 0.02
 POSITIONS_SECONDS = 1.0
+# How long an ack waits for what it speaks of; one of the far future never counts.
+AHEAD_SECONDS = 10.0
 # A handshake elsewhere may have seen a socket on record just before its end was told, and ask for it this much later.
 ENDED_SECONDS = 10.0
 # A slot that lost its last client is read a little longer: clients come back.
@@ -40,7 +42,7 @@ IDLE_SECONDS = 30.0
 class Presence:
     """Queues what `gone` and `ack` are told, one queue a group, and empties them in batches.
 
-    Both queues are bounded by what causes them: one item a socket that was open, one a client and reading of its log.
+    The queues are bounded by what causes them: one item a socket that was open, one a client and reading of its log.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -51,9 +53,11 @@ class Presence:
         self._restore = asyncio.Event()
         # A position must never be on record before the receipts of what lies before it: nobody would ask for it again.
         self._telling = asyncio.Lock()
-        self._sent: dict[int, bytes] = {}
+        # What was told of each slot: the position, and the number up to which its sockets are known to it.
+        self._sent: dict[int, tuple[bytes, int]] = {}
         self._ended: dict[int, bytes] = {}
         self._told: deque[tuple[float, list[int]]] = deque()
+        self._ahead: dict[Socket, tuple[int, float]] = {}
 
     @property
     def idle(self) -> bool:
@@ -81,6 +85,19 @@ class Presence:
         acks[client, lo] = (hi if known is None else max(hi, known[0]), slot)
         self._work.set()
 
+    def acked_ahead(self, socket: Socket, n: int) -> None:
+        """A client acks what this socket was not given yet. It counts once entry n was written to it, which is soon."""
+        known, _ = self._ahead.get(socket, (0, 0.0))
+        self._ahead[socket] = max(n, known), monotonic() + AHEAD_SECONDS
+
+    def _settle_acks(self, now: float) -> None:
+        for socket, (n, until) in list(self._ahead.items()):
+            if socket.state == OPEN and socket.written < n and now < until:
+                continue
+            del self._ahead[socket]
+            if socket.state == OPEN and socket.written >= n and socket.member.pending:
+                self.ack(socket.member.slot, socket.member.client, socket.floor, n)
+
     async def run(self) -> None:
         """Tell Redis, for ever."""
         while True:
@@ -102,7 +119,7 @@ class Presence:
                 await self._flush_gone(group)
 
     async def _flush_gone(self, group: int) -> None:
-        hub, queue = self._hub, self._gone[group]
+        hub, queue = self._hub, self._gone.get(group, deque())
         grace = int(hub.settings.grace_seconds * 1000)
         while queue:
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
@@ -135,6 +152,7 @@ class Presence:
         """Once a second: tell where the plain sockets of each slot are, and let go of slots without clients."""
         while True:
             await asyncio.sleep(POSITIONS_SECONDS)
+            self._settle_acks(monotonic())
             try:
                 await self._positions()
             except RedisUnavailableError as error:
@@ -149,18 +167,29 @@ class Presence:
                     self._sent.pop(slot.number, None)
 
     async def _positions(self) -> None:
-        told: dict[int, list[tuple[int, bytes]]] = {}
-        for slot in self._hub.slots.values():
-            if slot.plain:
-                position = _position(slot)
-                if self._sent.get(slot.number) != position:
-                    told.setdefault(slot.group, []).append((slot.number, position))
-        for group, items in told.items():
-            args = [x for item in items for x in item]
+        hub = self._hub
+        for group in range(hub.groups):
             async with self._telling:
+                # Who is gone counts for nothing below, so that Redis must know before where they ended.
+                await self._flush_gone(group)
+                upto, items = hub.settled(), self._unsent(group)
+                if not items:
+                    continue
+                args = [x for item in items for x in item]
                 await self._flush_acks(group)
-                await self._hub.link.eval(scripts.load("positions"), group, self._hub.boot, *args)
-            self._sent.update(items)
+                await hub.link.eval(scripts.load("positions"), group, hub.boot, upto, *args)
+            self._sent.update({number: (position, upto) for number, position in items})
+
+    def _unsent(self, group: int) -> list[tuple[int, bytes]]:
+        """Slots of a group, with the position of their plain sockets, of which Redis does not know that."""
+        found = []
+        for slot in self._hub.slots.values():
+            if slot.plain and slot.group == group:
+                position = _position(slot)
+                told, upto = self._sent.get(slot.number, (b"", 0))
+                if told != position or slot.newest > upto:
+                    found.append((slot.number, position))
+        return found
 
     def restore(self) -> None:
         """Redis may have lost writes: compare what it records with what this server holds, as soon as it answers."""
@@ -173,8 +202,10 @@ class Presence:
             self._restore.clear()
             self._sent.clear()
             try:
+                doubtful = set(self._hub.doubtful)
                 for group in range(self._hub.groups):
                     await self._restore_group(group)
+                self._hub.doubtful -= doubtful
             except RedisUnavailableError as error:
                 log.warning("comparing what Redis records waits: %s", error)
                 self._restore.set()

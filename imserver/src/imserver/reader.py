@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from imhelper._backend.aio import Dedicated
+from imhelper._backend.common import Verdict, judge
 from imhelper.core import keys, scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
+from .reign import Reign, failed_over, reign_of
 from .state import Slot
 
 if TYPE_CHECKING:
@@ -48,8 +51,10 @@ class Reader:
         self.seen_once = False
         # The Redis process that answered last, and when it was asked: it lived then. When the answer was read says
         # nothing, for this process may have been frozen in between.
-        self._run: bytes | None = None
+        self._reign: Reign | None = None
         self._alive_at = 0.0
+        # The process that sent this reader elsewhere while it was a primary itself.
+        self._left: Reign | None = None
 
     @property
     def healthy(self) -> bool:
@@ -95,9 +100,28 @@ class Reader:
                 if await self._read(self._connection):
                     await asyncio.sleep(max(0.0, PAUSE_SECONDS - (monotonic() - began)))
             except RedisUnavailableError as error:
-                log.warning("the reader of group %d lost Redis: %s", self.group, error)
-                await self._hang_up()
+                await self._failed(error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _failed(self, error: RedisUnavailableError) -> None:
+        """Give the connection up, unless its server only asks to come again: a hash slot is being moved, it loads."""
+        verdict = judge(error.__cause__) if error.__cause__ is not None else Verdict.REFUSED
+        if verdict is Verdict.WAIT and self._connection is not None:
+            log.debug("the reader of group %d waits: %s", self.group, error)
+            self._unsure = True
+            return
+        if verdict is Verdict.MOVED:
+            log.info("the keys of group %d are with another node now", self.group)
+            await self._look_back()
+        else:
+            log.warning("the reader of group %d lost Redis: %s", self.group, error)
+        await self._hang_up()
+
+    async def _look_back(self) -> None:
+        """Learn what is with the process that sends this reader elsewhere: still a primary, or overthrown?"""
+        if self._connection is not None:
+            with suppress(RedisUnavailableError):
+                self._left = reign_of(await self._connection.call("INFO"))
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -129,17 +153,24 @@ class Reader:
 
     def _woken(self, batch: list[Any]) -> None:
         self._wake_id = batch[-1][0]
-        for _, (kind, value) in batch:
-            if kind == b"c":
-                self._canary_seen = max(self._canary_seen, float(value))
-                self.seen_once = True
-                self._hub.stats.reader_lag = monotonic() - float(value)
-            elif kind == b"q":
-                self._hub.spawn(self._hub.inquiry.answer(self.group, value))
-            elif kind == b"a":
-                self._hub.inquiry.answered(value)
-            elif kind == b"p":
-                self._hub.poke()
+        for entry_id, (kind, value) in batch:
+            try:
+                self._wake_entry(kind, value)
+            except ValueError:
+                # Of another release, or by a foreign hand: no reason to end.
+                log.exception("group %d: the wake entry %s is not readable", self.group, entry_id.decode())
+
+    def _wake_entry(self, kind: bytes, value: bytes) -> None:
+        if kind == b"c":
+            self._canary_seen = max(self._canary_seen, float(value))
+            self.seen_once = True
+            self._hub.stats.reader_lag = monotonic() - float(value)
+        elif kind == b"q":
+            self._hub.spawn(self._hub.inquiry.answer(self.group, value))
+        elif kind == b"a":
+            self._hub.inquiry.answered(value)
+        elif kind == b"p":
+            self._hub.poke()
 
     async def run_canary(self) -> None:
         """Write to the own wake stream once a second; when nothing comes back though Redis answers, reconnect."""
@@ -169,12 +200,15 @@ class Reader:
         known = hub.incarnation.get(self.group, b"").rstrip(b".")
         args = [x for s in slots for x in (s.number, s.read)]
         asked = monotonic()
-        incarnation, run, uptime, *lasts = await self._compare("0", known, args)
-        if self._run not in (None, run) and int(uptime) > monotonic() - self._alive_at + 1:
-            # This process was up while the other one still lived: a failover, not a restart.
+        incarnation, uptime, *identity, lasts = await self._compare("0", known, args)
+        reign, gap = Reign(*identity), monotonic() - self._alive_at
+        if self._reign is not None and reign.run != self._reign.run and self._left is None:
+            # Others have found the new one before this reader's connection was sent there.
+            await self._look_back()
+        if self._reign is not None and failed_over(self._reign, gap, reign, int(uptime), self._left):
             log.warning("group %d: another Redis is the primary now", self.group)
-            incarnation, run, _, *lasts = await self._compare("1", known, args)
-        self._run = run
+            incarnation, *_, lasts = await self._compare("1", known, args)
+        self._reign, self._left = reign, None
         self._alive_at = asked
         if known and incarnation != known:
             log.warning("group %d: Redis lost writes; incarnation %s", self.group, incarnation.decode())
@@ -185,9 +219,13 @@ class Reader:
         elif not known:
             hub.incarnation[self.group] = incarnation + b"."
 
-    async def _compare(self, force: str, known: bytes, args: list[int | bytes]) -> list[bytes]:
-        reply: list[bytes] = await self._hub.link.eval(scripts.load("verify"), self.group, force, known, *args)
-        return reply
+    async def _compare(
+        self, force: str, known: bytes, args: list[int | bytes]
+    ) -> tuple[bytes, bytes, bytes, bytes, bytes, list[bytes]]:
+        incarnation, uptime, run, history, before, *lasts = await self._hub.link.eval(
+            scripts.load("verify"), self.group, force, known, *args
+        )
+        return incarnation, uptime, run, history, before, lasts
 
 
 def _rewind(slot: Slot, last: bytes) -> None:

@@ -31,7 +31,8 @@ def is_member_at(socket: Socket, chan: bytes, n: int) -> bool:
 
 
 class Replayer:
-    """Feeds waiting sockets up to their slot's cursor, where they join the live flow.
+    """Feeds waiting sockets up to their slot's cursor, where they join the live flow, but not before the entry that was
+    the last when they connected: their memberships are as of that one, and a replay alone looks back from there.
 
     `scan(slot, after, upto, count)` reads entries of the log; `gap` is called with a socket whose history is not
     there any more; `acked` as the fan-out's.
@@ -81,18 +82,20 @@ class Replayer:
 
     def _ready(self, slot: Slot) -> list[Socket]:
         self._fanout.promote_ready(slot)
-        return [s for s in slot.waiting if s.at < slot.n and not s.paused and s.state == OPEN]
+        return [s for s in slot.waiting if s.behind(slot.n) and not s.paused and s.state == OPEN]
 
     async def _feed(self, slot: Slot) -> None:
         count = 64
         while ready := self._ready(slot):
             lowest = min(ready, key=lambda s: s.at)
-            chunk = await self._scan(slot, lowest.at_id, slot.id, count)
+            # A socket that knew the log's end before this server's reader did is fed past the cursor, and waits for it.
+            upto = b"+" if any(s.joined > slot.n for s in ready) else slot.id
+            chunk = await self._scan(slot, lowest.at_id, upto, count)
             size = sum(len(f[-1]) for _, f in chunk) // max(1, len(chunk)) + 100
             count = max(8, min(1000, CHUNK_BYTES // size))
             ready = [s for s in ready if s.state == OPEN and not s.live]
             if not chunk:
-                # The log ends before the cursor: it was trimmed to nothing, or lost.
+                # The log ends before where it must end: it was trimmed to nothing, or lost.
                 for socket in ready:
                     self._gap(socket)
                 continue

@@ -89,6 +89,20 @@ class Socket(asyncio.Protocol):
         """The name of this socket in Redis."""
         return b"%s.%d" % (self.hub.boot_raw, self.number)
 
+    @property
+    def written(self) -> int:
+        """The number of the last entry whose frames, if it has any for this client, were written."""
+        return self.member.slot.n if self.live else self.at
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it was given all that the log held when it connected."""
+        return self.at >= self.joined
+
+    def behind(self, cursor: int) -> bool:
+        """Whether there is something in the log that it needs before it can join the live flow at that cursor."""
+        return self.at < cursor or self.at < self.joined
+
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -51,7 +51,8 @@ class Slot:
     """A slot that this server reads: where it is in the log, and who wants what of it.
 
     `id` and `n` name the last entry dispatched, `read` the last one read; between the two lies `queue`.
-    `waiting` holds the sockets that are not live: replaying, or opened ahead of the cursor.
+    `waiting` holds the sockets that are not live: replaying, or opened ahead of the cursor. `newest` is the highest
+    number of a plain socket that has entered.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Slot:
         "key",
         "members",
         "n",
+        "newest",
         "number",
         "plain",
         "queue",
@@ -85,6 +87,7 @@ class Slot:
         self.waiting: set[Socket] = set()
         self.stalled: set[Socket] = set()
         self.plain = 0
+        self.newest = 0
         self.idle_since = 0.0
 
     def enter(self, socket: Socket, client: bytes) -> Member:
@@ -96,6 +99,7 @@ class Slot:
         self.waiting.add(socket)
         if not socket.envelope:
             self.plain += 1
+            self.newest = max(self.newest, socket.number)
         return member
 
     def promote(self, socket: Socket, view: Intervals) -> None:
@@ -105,7 +109,10 @@ class Slot:
         socket.live = True
         member.live += 1
         if member.live == 1:
-            chans = {c: spans[-1][0] for c, spans in view.items() if spans and spans[-1][1] is None}
+            # A replay may have read beyond the cursor; what comes after it, the live flow brings. An end right behind
+            # the cursor may have no entry: that of one that went offline.
+            n = self.n
+            chans = {c: j for c, spans in view.items() for j, end in spans if j <= n and (end is None or end > n + 1)}
             member.chans = chans or None
         for chan in member.chans or ():
             self._add(chan, socket)

@@ -131,21 +131,19 @@ class Engine:
         elif verdict is Verdict.WAIT:
             pending.tries += 1
             self.loop.call_later(backoff(pending.tries), self._again, pending)
-        elif verdict in (Verdict.MOVED, Verdict.ASK):
-            self._redirect(lane, pending, error, verdict)
+        elif verdict is Verdict.MOVED:
+            self._redirect(lane, pending, error)
         elif not pending.future.done():
             pending.future.set_exception(refused(error))
 
-    def _redirect(self, lane: Lane, pending: Pending, error: BaseException, verdict: Verdict) -> None:
+    def _redirect(self, lane: Lane, pending: Pending, error: BaseException) -> None:
         self._clustered = True
         pending.tries += 1
         if pending.tries > MAX_REDIRECTS:
             self.loop.call_later(backoff(pending.tries - MAX_REDIRECTS), self._again, pending)
             return
-        pending.asking = verdict is Verdict.ASK
-        if verdict is Verdict.MOVED:
-            # The routes are read again by the next call that has none; this one knows its way already.
-            self._routes = None
+        # The routes are read again by the next call that has none; this one knows its way already.
+        self._routes = None
         self._lane(redirect_of(error, lane.address)).put(pending)
 
     def _again(self, pending: Pending) -> None:

@@ -22,13 +22,12 @@ BATCH = 512
 WINDOW = 2048
 # How often a connection that owes replies is looked at before it is given up.
 LOOKS = 4
-_ASKING = pack(("ASKING",))
 
 
 class Pending:
     """A call that waits for its reply: its packed form, its future, and what was learnt on the way."""
 
-    __slots__ = ("asking", "call", "deadline", "error", "future", "load", "packed", "sent_after", "tries")
+    __slots__ = ("call", "deadline", "error", "future", "load", "packed", "sent_after", "tries")
 
     def __init__(self, call: Call, packed: bytes, future: asyncio.Future[Any], deadline: float) -> None:
         self.call = call
@@ -38,7 +37,6 @@ class Pending:
         self.error: BaseException | None = None
         self.tries = 0
         self.load = False
-        self.asking = False
         self.sent_after = 0
 
     def fail(self, error: BaseException) -> None:
@@ -48,7 +46,7 @@ class Pending:
 
 
 class _Extra:
-    """Takes the place of a reply that no caller waits for: of SCRIPT LOAD or ASKING, sent for `pending`."""
+    """Takes the place of a reply that no caller waits for: of SCRIPT LOAD, sent for `pending`."""
 
     __slots__ = ("pending",)
 
@@ -121,7 +119,7 @@ class Lane:
                 await connection.send_packed_command([b"".join(parts)], check_health=False)
 
     def _enclose(self, pending: Pending, parts: list[bytes]) -> None:
-        """Append a call's bytes, and before them what it needs: its script, or ASKING."""
+        """Append a call's bytes, and before them its script where that is missing."""
         self._sent += 1
         script = pending.call.script
         # Many calls may have met the same missing script: only the first that was sent before the load repeats it.
@@ -129,10 +127,7 @@ class Lane:
             parts.append(pack(("SCRIPT", "LOAD", script.source)))
             self._owed.append(_Extra(pending))
             self._loads[script.sha] = self._sent
-        if pending.asking:
-            parts.append(_ASKING)
-            self._owed.append(_Extra(pending))
-        pending.load = pending.asking = False
+        pending.load = False
         pending.sent_after = self._sent
         parts.append(pending.packed)
         self._owed.append(pending)

@@ -38,13 +38,12 @@ __all__ = ["Dedicated", "Link"]
 KEPT_IDLE = 16
 BATCH = 512
 MAX_ROUNDS = 5
-_ASKING = pack(("ASKING",))
 
 
 class _Pending:
     """A call on its way: its packed form, its outcome, and what was learnt."""
 
-    __slots__ = ("answered", "asking", "call", "error", "load", "outcome", "packed", "target")
+    __slots__ = ("answered", "call", "error", "load", "outcome", "packed", "target")
 
     def __init__(self, call: Call, packed: bytes) -> None:
         self.call = call
@@ -53,7 +52,6 @@ class _Pending:
         self.outcome: Any = None
         self.error: BaseException | None = None
         self.load = False
-        self.asking = False
         self.target: Address | None = None
 
     def answer(self, outcome: Any) -> None:
@@ -244,10 +242,10 @@ class Link:
     def _read(self, connection: RawConnection, address: Address, batch: list[_Pending]) -> BaseException | None:
         error: BaseException | None = None
         for pending in batch:
-            extras = (pending.load and pending.call.script is not None) + pending.asking
-            pending.load = pending.asking = False
+            loaded = pending.load and pending.call.script is not None
+            pending.load = False
             pending.target = None
-            for _ in range(extras):
+            if loaded:
                 extra = _reply(connection)
                 if isinstance(extra, Exception):
                     pending.answer(refused(extra))
@@ -266,12 +264,10 @@ class Link:
         verdict = judge(error)
         if verdict is Verdict.LOAD:
             pending.load = True
-        elif verdict in (Verdict.MOVED, Verdict.ASK):
+        elif verdict is Verdict.MOVED:
             pending.target = redirect_of(error, address)
-            pending.asking = verdict is Verdict.ASK
             self._clustered = True
-            if verdict is Verdict.MOVED:
-                self._routes = None
+            self._routes = None
         elif verdict is Verdict.REFUSED:
             pending.answer(refused(error))
         else:
@@ -304,10 +300,10 @@ class Link:
 
 
 def _wire(pending: _Pending) -> bytes:
-    """A call's bytes, after what it needs first: its script, or ASKING."""
+    """A call's bytes, after its script where that is missing."""
     script = pending.call.script
     load = pack(("SCRIPT", "LOAD", script.source)) if pending.load and script is not None else b""
-    return load + (_ASKING if pending.asking else b"") + pending.packed
+    return load + pending.packed
 
 
 def _reply(connection: RawConnection) -> Any:

@@ -72,7 +72,6 @@ class Verdict(Enum):
     ELSEWHERE = "this server is no longer the primary: look for it again, then repeat"
     LOAD = "load the script, then repeat"
     MOVED = "repeat it at the address that the error names, and read the routes again"
-    ASK = "repeat it once at the address that the error names"
     REFUSED = "tell the caller at once"
 
 
@@ -93,7 +92,9 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
 )
 _VERDICTS = {
     "MOVED": Verdict.MOVED,
-    "ASK": Verdict.ASK,
+    # A slot is being moved key by key. The other node would run a script without the keys that are still here, and
+    # what it wrote there would take the place of what comes after it.
+    "ASK": Verdict.WAIT,
     "NOSCRIPT": Verdict.LOAD,
     "READONLY": Verdict.ELSEWHERE,
     "MASTERDOWN": Verdict.WAIT,
@@ -169,7 +170,7 @@ def backoff(failures: int) -> float:
 
 
 def redirect_of(error: BaseException, asked: Address) -> Address:
-    """The address that a MOVED or ASK error names; an empty host there means the host that was asked."""
+    """The address that a MOVED error names; an empty host there means the host that was asked."""
     words = str(error).split()
     host, _, port = words[-1].rpartition(":")
     return Address(host.strip("[]") or asked.host, int(port))

@@ -15,12 +15,10 @@ for i = 6, #ARGV, 2 do
     if value then
       gone = gone + 1
       redis.call('HDEL', T .. ':sk:' .. client, sid)
-      if redis.call('HLEN', T .. ':sk:' .. client) == 0 then
-        local start, mode, _, meta = parse_socket(value)
-        local pos = ARGV[i + 1]
-        if mode ~= 'p' or pos == '-' then pos = '' elseif pos == '' then pos = start end
-        last_socket_gone(client, slot, meta, grace, pos)
-      end
+      local start, mode, _, meta = parse_socket(value)
+      local pos = ARGV[i + 1]
+      if mode ~= 'p' or pos == '-' then pos = '' elseif pos == '' then pos = start end
+      socket_gone(client, slot, meta, grace, pos)
     end
   end
 end

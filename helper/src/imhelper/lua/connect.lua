@@ -56,17 +56,16 @@ else
       end
     end
   elseif mode == 'p' then
-    -- A plain client that comes back starts where its last socket ended; one whose server is gone, but not yet
+    -- A plain client that comes back starts where its earlier socket ended; one whose server is gone, but not yet
     -- reclaimed, starts at what that server last reported. What is on record for a boot that may live is the caller's
     -- to ask about: it may have ended, and Redis not know it yet.
-    local gp = redis.call('HGET', T .. ':gp', client)
-    if gp and before(gp, last) then start = gp end
+    local kept = kept_place(client)
+    if kept and before(kept, last) then start = kept end
     for i = 1, #sockets, 2 do
       local other, on = string.match(sockets[i], '^(.-)%.(.*)$')
       local ostart, omode = parse_socket(sockets[i + 1])
       if omode == 'p' then
-        local pos = redis.call('HGET', T .. ':bp:' .. other, slot) or ostart
-        if before(pos, ostart) then pos = ostart end
+        local pos = reported(other, on, slot, ostart)
         if redis.call('SISMEMBER', T .. ':boots', other) == 1 then
           for _, x in ipairs({other, on, pos}) do others[#others + 1] = x end
         elseif before(pos, start) then
@@ -85,7 +84,7 @@ else
   redis.call('HSET', T .. ':bs:' .. boot, n, slot .. '\n' .. client)
   redis.call('ZREM', T .. ':grace', client)
   redis.call('HDEL', T .. ':gm', client)
-  redis.call('HDEL', T .. ':gp', client)
+  if mode == 'p' then redis.call('HDEL', T .. ':gp', client) end
   if redis.call('SADD', T .. ':online', client) == 1 then event('on', client, slot, meta) end
   local count = #sockets / 2 + 1
   while count > max do

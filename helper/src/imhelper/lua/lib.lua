@@ -122,16 +122,31 @@ local function before(a, b)
   return am < bm or (am == bm and an < bn)
 end
 
--- The last socket of a client went away: grace starts, or presence ends at once when there is none.
-local function last_socket_gone(client, slot, meta, grace, pos)
+-- Where a plain socket of a boot was: what the boot reported of the slot, if it knew the socket when it did; else where
+-- the socket started. A report that is older than the socket says nothing about it.
+local function reported(boot, n, slot, start)
+  local upto, id = string.match(redis.call('HGET', T .. ':bp:' .. boot, slot) or '', '^(%d+) (.+)$')
+  if not id or tonumber(n) > tonumber(upto) or before(id, start) then return start end
+  return id
+end
+
+-- Where the client's next plain socket starts, if one that went within grace left a place; else nil.
+local function kept_place(client)
+  local pos, till = string.match(redis.call('HGET', T .. ':gp', client) or '', '^(.-)\n(%d+)$')
+  if pos and (tonumber(till) > now_ms() or redis.call('ZSCORE', T .. ':grace', client)) then return pos end
+end
+
+-- A socket of a client went away, a plain one at `pos`, another one with ''. Of several places the earliest is kept:
+-- nobody knows which of them comes back. With the last socket grace starts, or presence ends at once when there is none.
+local function socket_gone(client, slot, meta, grace, pos)
+  if pos ~= '' then
+    local kept = kept_place(client)
+    if kept and before(kept, pos) then pos = kept end
+    redis.call('HSET', T .. ':gp', client, pos .. '\n' .. int(now_ms() + grace))
+  end
+  if redis.call('HLEN', T .. ':sk:' .. client) > 0 then return end
   redis.call('DEL', T .. ':sk:' .. client)
   if grace <= 0 then return offline(client, slot, meta) end
   redis.call('ZADD', T .. ':grace', int(now_ms() + grace), client)
   redis.call('HSET', T .. ':gm', client, slot .. '\n' .. meta)
-  if pos ~= '' then
-    redis.call('HSET', T .. ':gp', client, pos)
-  else
-    redis.call('HDEL', T .. ':gp', client)
-  end
 end
-

@@ -17,15 +17,8 @@ for i = 1, #items, 2 do
   if value then
     gone = gone + 1
     redis.call('HDEL', T .. ':sk:' .. client, sid)
-    if redis.call('HLEN', T .. ':sk:' .. client) == 0 then
-      local start, mode, _, meta = parse_socket(value)
-      local pos = ''
-      if mode == 'p' then
-        pos = redis.call('HGET', T .. ':bp:' .. boot, slot) or start
-        if before(pos, start) then pos = start end
-      end
-      last_socket_gone(client, slot, meta, grace, pos)
-    end
+    local start, mode, _, meta = parse_socket(value)
+    socket_gone(client, slot, meta, grace, mode == 'p' and reported(boot, items[i], slot, start) or '')
   end
 end
 local left = redis.call('HLEN', key)

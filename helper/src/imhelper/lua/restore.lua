@@ -25,7 +25,6 @@ while i <= #ARGV do
       redis.call('SADD', T .. ':online', client)
       redis.call('ZREM', T .. ':grace', client)
       redis.call('HDEL', T .. ':gm', client)
-      redis.call('HDEL', T .. ':gp', client)
       for k = i, i + tonumber(chans) - 1 do
         if redis.call('HEXISTS', T .. ':ch:' .. client, ARGV[k]) == 0 then enroll(slot, client, ARGV[k]) end
       end
