@@ -114,8 +114,11 @@ images:  ## build the container images and print their sizes; ENGINE=podman IMAG
 	done
 	@for target in $(TARGETS); do $(ENGINE) images $(IMAGES)/$$target:$(TAG); done
 
+# Each worker installs an operator of its own for a namespace of its own; one node has room for two.
+E2E_WORKERS ?= $(if $(filter 0,$(WORKERS)),0,2)
+
 e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; IM_E2E_OPERATOR and IM_E2E_IMSERVER name images that it has
-	@exec $(BIN)/python -m pytest tests/chart tests/e2e $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(E2E_WORKERS) --dist worksteal tests/chart tests/e2e $(ARGS)
 
 deploy:  ## the operator and the demo into the cluster of KUBECONFIG, with these images; ARGS='--set …' DEMO_ARGS='--set …'
 	@helm upgrade --install imcluster charts/imcluster --namespace im-system --create-namespace --wait --timeout 3m \

@@ -3,6 +3,7 @@
 
 import copy
 import json
+import secrets
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def test_the_good_manifest_is_accepted():
 @pytest.fixture
 def existing():
     """An ImCluster that no operator touches: nobody looks after it, since its Redis is nowhere."""
-    name = "immutable-try"
+    name = f"immutable-{secrets.token_hex(3)}"
     base = {"metadata.name": name, "spec.replicas": 0, "spec.slots": 64, "spec.redis.prefix": name}
     kubectl("apply", "-f", "-", text=manifest(base))
     yield base

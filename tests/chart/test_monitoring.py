@@ -181,6 +181,49 @@ def test_the_dashboards_expressions_are_promql(tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def _panel(title: str) -> str:
+    """The first expression of a panel, for any namespace and ImCluster."""
+    (panel,) = [p for p in _dashboard()["panels"] if p["title"] == title]
+    text: str = panel["targets"][0]["expr"]
+    return text.replace("$namespace", ".*").replace("$imcluster", ".*")
+
+
+def test_the_dashboard_keeps_apart_what_is_called_the_same(tmp_path):
+    """Two namespaces have a cluster of the same name: neither are its pods added up, nor its epochs compared."""
+
+    def series(metric: str, values: dict[tuple[str, str], int]) -> list[dict[str, str]]:
+        labels = 'imcluster="chat"'
+        return [
+            {"series": f'{metric}{{namespace="{ns}", pod="{pod}", {labels}}}', "values": str(value)}
+            for (ns, pod), value in values.items()
+        ]
+
+    def samples(title: str, labels: str, values: dict[tuple[str, str], int]) -> dict[str, Any]:
+        found = [
+            {"labels": "{" + labels.format(ns=ns, pod=pod) + "}", "value": value} for (ns, pod), value in values.items()
+        ]
+        return {"expr": _panel(title), "eval_time": "0", "exp_samples": found}
+
+    connections = {("mail", "chat-0"): 3, ("shop", "chat-0"): 4}
+    epochs = {("mail", "chat-0"): 100, ("mail", "chat-1"): 102, ("shop", "chat-0"): 7000}
+    behind = {("mail", "chat-0"): 0, ("mail", "chat-1"): 2, ("shop", "chat-0"): 0}
+    test = {
+        "interval": "1m",
+        "input_series": series("imserver_connections", connections) + series("imserver_topology_epoch", epochs),
+        "promql_expr_test": [
+            samples("Connections per pod", 'namespace="{ns}", pod="{pod}"', connections),
+            samples("Epoch", 'imcluster="chat", namespace="{ns}", pod="{pod}"', behind),
+        ],
+    }
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"tests": [test]}))
+    tested = _promtool("test", "rules", "panels.yaml", folder=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    for where, expression in _expressions():
+        if where.startswith("panel "):
+            for names in re.findall(r"\bby \(([^)]*\bpod\b[^)]*)\)", expression):
+                assert "namespace" in names, where
+
+
 def test_the_dashboard_is_a_config_map_for_the_sidecar():
     found = objects(MAIN, None, "--set", "metrics.grafanaDashboard.enabled=true")
     carrier = named(found, "ConfigMap", "trial-operator-dashboard")

@@ -11,6 +11,7 @@ from tests.e2e.stage import Stage
 from tests.support.kube import install_crd, kubectl
 
 _ROWS: list[tuple[str, dict[str, Any]]] = []
+_MEASURED = "measured"
 _SHOWN = ("lost", "duplicates", "disorder", "gaps", "most_moves", "highest_share", "longest_away", "seconds")
 
 Record = Callable[..., None]
@@ -50,9 +51,18 @@ def record(request: pytest.FixtureRequest) -> Record:
     """Put what was measured into the table that is printed at the end."""
 
     def record(**measured: Any) -> None:
-        _ROWS.append((request.node.name, measured))
+        # With the test's report it reaches the process that prints, also from a worker.
+        request.node.user_properties.append((_MEASURED, measured))
 
     return record
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect what tests have measured."""
+    if report.when == "call":
+        for what, measured in report.user_properties:
+            if what == _MEASURED and isinstance(measured, dict):
+                _ROWS.append((report.nodeid.rpartition("::")[2], measured))
 
 
 @pytest.hookimpl(wrapper=True)

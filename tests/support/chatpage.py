@@ -10,6 +10,8 @@ from tests.support.browser import CHROMIUM_OPTIONS, chromium_path
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+# Of each expectation, in ms: as all limits here it only decides how long a failure takes.
+expect.set_options(timeout=20_000)
 
 
 @asynccontextmanager
