@@ -53,9 +53,13 @@ clients/js/node_modules/.installed: clients/js/package.json clients/js/package-l
 	@cd clients/js && npm ci --silent --no-audit --no-fund
 	@touch $@
 
+# Most tests wait for leases, graces and processes rather than compute, so more run at once than there are cores.
+# WORKERS=0 runs one after the other, e.g. for a debugger.
+WORKERS ?= 3
+
 test: setup  ## everything: lint, unit, integration, browser and JavaScript tests, the docs' examples
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: setup  ## the quick half: unit tests only
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

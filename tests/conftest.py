@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.support.imserver import ImServer, Setting
 from tests.support.process import Process
@@ -15,6 +16,11 @@ from tests.support.redis_server import RedisServer
 
 _PROCESSES: pytest.StashKey[list[Process]] = pytest.StashKey()
 _LOG_LINES = 60
+
+if settings.get_current_profile_name() == "default":
+    # How long an example takes is the machine's affair. (With CI set, Hypothesis has a profile of its own.)
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 class SpawnRedis(Protocol):

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
-from tests.support.browser import CHROMIUM_OPTIONS, artifacts_folder, chromium_path
+from tests.support.browser import artifacts_folder
+from tests.support.chatpage import headless_chromium
 
 
 @pytest.fixture
@@ -19,8 +20,5 @@ def artifacts() -> Path:
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """A headless Chromium, driven by Playwright's asyncio form; skips where there is none."""
-    path = chromium_path()
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+    async with headless_chromium() as chromium:
         yield chromium
-        await chromium.close()

@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, FilePayload, Page, ViewportSize, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, Page, expect
 
 from tests.conftest import SpawnImservers
+from tests.support.chatpage import PHONE, chat_window, join, open_tab, rename, say, talk_to
 from tests.support.imserver import ImServer
 from tests.support.process import Process
 from tests.support.redis_server import RedisServer
 from tests.support.webchat import WebChat, calling, in_topology
 
-DESKTOP: ViewportSize = {"width": 1280, "height": 800}
-PHONE: ViewportSize = {"width": 390, "height": 844}
 MOST_TABS = 24
 
 
@@ -43,31 +42,8 @@ async def webchat(
 
 @pytest.fixture
 async def window(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A browser window whose tabs may not show a dialog nor break a rule of the page's security policy."""
-    context = await browser.new_context(viewport=DESKTOP, color_scheme="light", locale="en-GB")
-    wrong: list[str] = []
-    context.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
-    context.on("weberror", lambda error: wrong.append(f"error: {error.error}"))
-    context.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
-    yield context
-    await context.close()
-    assert wrong == []
-
-
-async def open_tab(window: BrowserContext, webchat: WebChat, name: str = "") -> Page:
-    """A tab that is connected and, if it has a name, known by it."""
-    tab = await window.new_page()
-    await tab.goto(webchat.url)
-    await expect(tab.locator("#status")).to_have_attribute("data-state", "open", timeout=30_000)
-    await expect(tab.locator("#chat-subtitle")).to_contain_text("here now")
-    if name:
-        await rename(tab, name)
-    return tab
-
-
-async def rename(tab: Page, name: str) -> None:
-    await tab.fill("#name", name)
-    await tab.press("#name", "Enter")
+    async with chat_window(browser) as context:
+        yield context
 
 
 async def server_of(tab: Page) -> str:
@@ -78,28 +54,12 @@ async def tabs_on_three_servers(window: BrowserContext, webchat: WebChat) -> lis
     """Three tabs, each on a server of its own; ids are random, so more are opened until that is so."""
     by_server: dict[str, Page] = {}
     for _ in range(MOST_TABS):
-        tab = await open_tab(window, webchat)
+        tab = await open_tab(window, webchat.url)
         if by_server.setdefault(await server_of(tab), tab) is not tab:
             await tab.close()
         if len(by_server) == 3:
             return [by_server[server] for server in sorted(by_server)]
     raise AssertionError(f"{MOST_TABS} tabs met only {sorted(by_server)}")
-
-
-async def say(tab: Page, text: str) -> None:
-    await tab.fill("#text", text)
-    await tab.press("#text", "Enter")
-
-
-async def join(tab: Page, room: str) -> None:
-    await tab.fill("#room", room)
-    await tab.press("#room", "Enter")
-    await expect(tab.locator("#chat-title")).to_have_text(room)
-
-
-async def talk_to(tab: Page, name: str) -> None:
-    await tab.locator("#people button", has_text=name).click()
-    await expect(tab.locator("#chat-title")).to_have_text(name)
 
 
 @pytest.mark.timeout(180)
@@ -190,8 +150,8 @@ async def test_a_killed_server_costs_no_message(
 
 async def test_what_users_type_is_never_markup(window: BrowserContext, webchat: WebChat):
     evil = '<img src=x onerror="alert(1)"><script>alert(2)</script><b>bold</b>'
-    ada = await open_tab(window, webchat, "<i>Ada</i>")
-    bob = await open_tab(window, webchat, "Bob")
+    ada = await open_tab(window, webchat.url, "<i>Ada</i>")
+    bob = await open_tab(window, webchat.url, "Bob")
     for tab in (ada, bob):
         await join(tab, "<u>room</u>")
     await say(ada, evil)
@@ -214,8 +174,8 @@ async def test_what_users_type_is_never_markup(window: BrowserContext, webchat: 
 async def test_a_file_goes_from_one_to_the_other_with_progress(
     window: BrowserContext, webchat: WebChat, artifacts: Path, tmp_path: Path
 ):
-    ada = await open_tab(window, webchat, "Ada")
-    bob = await open_tab(window, webchat, "Bob")
+    ada = await open_tab(window, webchat.url, "Ada")
+    bob = await open_tab(window, webchat.url, "Bob")
     await talk_to(ada, "Bob")
     await talk_to(bob, "Ada")
     content = bytes(range(256)) * 8_000
@@ -247,7 +207,7 @@ async def test_a_file_goes_from_one_to_the_other_with_progress(
 async def test_a_reload_keeps_everything_and_a_duplicated_tab_is_somebody_else(
     window: BrowserContext, webchat: WebChat
 ):
-    tab = await open_tab(window, webchat, "Ada")
+    tab = await open_tab(window, webchat.url, "Ada")
     own_id = await tab.locator("#fact-id").inner_text()
     await join(tab, "Garden")
     await say(tab, "before the reload")
@@ -278,8 +238,8 @@ async def test_a_reload_keeps_everything_and_a_duplicated_tab_is_somebody_else(
 
 
 async def test_the_page_waits_out_a_service_that_is_gone(window: BrowserContext, webchat: WebChat):
-    ada = await open_tab(window, webchat, "Ada")
-    bob = await open_tab(window, webchat, "Bob")
+    ada = await open_tab(window, webchat.url, "Ada")
+    bob = await open_tab(window, webchat.url, "Bob")
     await talk_to(ada, "Bob")
     await webchat.stop_async()
     await say(ada, "patience")

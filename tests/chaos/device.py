@@ -181,6 +181,8 @@ class Device:
             self._candidate = None
             if wire is self._wire:
                 self.cut()
+            elif wire.status in (None, 101):
+                self.book.given_up.append(now())
             wire.abort()
             raise
 

@@ -54,7 +54,8 @@ class Receipt:
 class DeviceBook:
     """What one device saw.
 
-    `order` holds each message once, in the order of first arrival; `all` each arrival with the connection's number.
+    `order` holds each message once, in the order of first arrival; `all` each arrival with the connection's number;
+    `given_up` when a handshake was no longer waited for, though the server may have taken it.
     """
 
     def __init__(self, client: int, envelope: bool) -> None:
@@ -69,6 +70,7 @@ class DeviceBook:
         self.repeats: list[tuple[int, float]] = []
         self.last_connection: dict[int, int] = {}
         self.connections: list[Connection] = []
+        self.given_up: list[float] = []
         self.receipts: dict[tuple[object, int | None], list[Receipt]] = defaultdict(list)
         self.alien: list[str] = []
         self.reconnects: list[float] = []

@@ -130,7 +130,8 @@ class Rules:
         connections = [c for book in books for c in book.connections]
         if any(self._had_time(c, send.began, send.ended) for c in connections):
             return False
-        return any(self._cut_soon(c, send.began, send.ended) for c in connections)
+        given_up = any(at > send.began - self.slack for book in books for at in book.given_up)
+        return given_up or any(self._cut_soon(c, send.began, send.ended) for c in connections)
 
     def _had_time(self, connection: Connection, began: float, ended: float) -> bool:
         if connection.frozen is not None or connection.slow is not None or connection.opened > began - 2 * self.slack:

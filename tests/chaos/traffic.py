@@ -21,6 +21,8 @@ TICK_SECONDS = 0.02
 # More calls than these under way (Redis is away) and new ones are left out.
 IN_FLIGHT = 2000
 GIVE_UP_SECONDS = 60.0
+# A call that took no longer was tried once.
+PROMPT_SECONDS = 0.5
 PAD = "x" * 80
 
 
@@ -226,8 +228,8 @@ class Traffic:
             if await self._until_done(call):
                 # A leave that found nothing is one all the same: afterwards the client is no member.
                 if join and not done[-1]:
-                    # Offline now; but a try whose answer was lost may have found it online.
-                    if tries > 1:
+                    # Offline now; but a try whose answer was lost, perhaps the helper's own, may have found it online.
+                    if tries > 1 or now() - began > PROMPT_SECONDS:
                         self._ledger.joins[key].append(Change(began, now(), certain=False))
                     return
                 (self._ledger.joins if join else self._ledger.leaves)[key].append(Change(began, now()))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.chart.charts import CASES, CHARTS, DEMO, MAIN, RELEASE, Object, objects
-from tests.support.kube import get, kubectl, refused, require, run
+from tests.support.kube import CRD, get, install_crd, kubectl, refused, require, run
 
 RESTRICTED = "pod-security.kubernetes.io"
 OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
@@ -21,6 +21,7 @@ OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
 def namespace() -> Iterator[str]:
     """A namespace that takes restricted pods only and warns about templates of others."""
     require("kubectl", "helm")
+    install_crd()
     name = f"chart-{secrets.token_hex(3)}"
     kubectl("create", "namespace", name)
     kubectl("label", "namespace", name, f"{RESTRICTED}/enforce=restricted", f"{RESTRICTED}/warn=restricted")
@@ -49,8 +50,6 @@ def _dry_run(manifests: list[Object], namespace: str) -> str:
 @pytest.mark.parametrize(("chart", "case"), CASES, ids=[f"{chart}:{case}" for chart, case in CASES])
 def test_the_api_server_takes_everything(chart, case, namespace):
     known = _known_groups()
-    if chart == DEMO and "imcluster.io" not in known:
-        pytest.skip("the CRD is not installed in this cluster")
     wanted = objects(chart, case)
     found = [o for o in wanted if "/" not in o["apiVersion"] or o["apiVersion"].partition("/")[0] in known]
     left_out = {o["apiVersion"] for o in wanted} - {o["apiVersion"] for o in found}
@@ -73,8 +72,6 @@ def test_the_dry_run_would_tell_of_pods_that_are_not_restricted(namespace):
 
 
 def test_a_bad_spec_in_the_demos_values_is_refused_with_a_sentence(namespace):
-    if "imcluster.io" not in _known_groups():
-        pytest.skip("the CRD is not installed in this cluster")
     manifests = [o for o in objects(DEMO, None, "--set", "imcluster.spec.slots=100") if o["kind"] == "ImCluster"]
     text = json.dumps(_placed(manifests[0], namespace))
     assert "must be a power of two" in refused("kubectl", "create", "--dry-run=server", "-f", "-", text=text)
@@ -86,8 +83,6 @@ def test_helms_whole_life(namespace, tmp_path):
     image = {o["names"][0] for o in get("nodes")["items"][0]["status"]["images"] if o.get("names")}
     if OPERATOR not in image:
         pytest.skip(f"the image {OPERATOR} is not on the node")
-    if "imcluster.io" not in _known_groups():
-        pytest.skip("the CRD is not installed in this cluster")
     older = tmp_path / MAIN
     shutil.copytree(CHARTS / MAIN, older)
     head = yaml.safe_load((older / "Chart.yaml").read_text()) | {"version": "0.0.9"}
@@ -110,14 +105,12 @@ def test_helms_whole_life(namespace, tmp_path):
     left = [k for k in ("deployment", "role", "rolebinding", "job", "pod") if get(k, namespace=namespace)["items"]]
     # The pods may take their time to end; nothing else may be left.
     assert set(left) <= {"pod"}
-    assert "imclusters.imcluster.io" in kubectl("get", "crd", "-o", "name")
+    assert CRD in kubectl("get", "crd", "-o", "name")
 
 
 @pytest.mark.timeout(150)
 def test_an_upgrade_keeps_what_kubectl_scale_has_set(namespace):
     """Redis can't be reached, so that no operator of the cluster starts any server."""
-    if "imcluster.io" not in _known_groups():
-        pytest.skip("the CRD is not installed in this cluster")
     parts = "valkey.enabled=false,webchat.enabled=false,imcluster.spec.redis.url=redis://127.0.0.1:1"
     command = ["helm", "upgrade", "--install", "kept", str(CHARTS / DEMO), "--namespace", namespace, "--set", parts]
 

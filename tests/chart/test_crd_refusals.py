@@ -3,15 +3,12 @@
 
 import copy
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.kube import kubectl, refused, require, run
+from tests.support.kube import install_crd, kubectl, refused, require
 
-ROOT = Path(__file__).resolve().parents[2]
 GOOD: dict[str, Any] = {
     "apiVersion": "imcluster.io/v1",
     "kind": "ImCluster",
@@ -24,9 +21,7 @@ LONG = "x" * 3000
 @pytest.fixture(scope="module", autouse=True)
 def crd():
     require("kubectl")
-    if "imclusters.imcluster.io" not in kubectl("get", "crd", "-o", "name"):
-        kubectl("apply", "--server-side", "-f", "-", text=run(sys.executable, "-m", "imoperator", "crd"))
-    kubectl("wait", "--for=condition=Established", "crd/imclusters.imcluster.io", "--timeout=30s")
+    install_crd()
 
 
 def manifest(changes: dict[str, Any]) -> str:

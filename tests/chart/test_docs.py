@@ -15,7 +15,7 @@ from imoperator.metrics import Metrics
 from imoperator.observe import read_cluster
 from tests.chart.charts import CHARTS, DEMO, MAIN, named, objects, of_kind
 from tests.support import docs
-from tests.support.kube import kubectl, require
+from tests.support.kube import install_crd, kubectl, require
 from tools import crd_reference
 
 PAGES = ("README.md", *(f"docs/{page}.md" for page in ("install", "exposure", "operations", "security", "runbook")))
@@ -51,8 +51,7 @@ def test_examples_are_read_by_the_operator(manifest):
 @pytest.mark.parametrize("manifest", _examples())
 def test_examples_are_taken_by_the_api_server(manifest):
     require("kubectl")
-    if manifest["kind"] == "ImCluster" and "imclusters.imcluster.io" not in kubectl("get", "crd", "-o", "name"):
-        pytest.skip("the CRD is not installed in this cluster")
+    install_crd()
     placed = manifest | {"metadata": manifest["metadata"] | {"namespace": "default", "generateName": "example-"}}
     del placed["metadata"]["name"]
     kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(placed))
@@ -137,7 +136,7 @@ def test_the_values_are_all_told():
 def test_the_reasons_of_degraded_are_all_told():
     sources = "".join(p.read_text("utf-8") for p in sorted((docs.ROOT / "operator" / "src").rglob("*.py")))
     reasons = set(re.findall(r'Problem\("(\w+)"', sources))
-    at_rest = {"Ready", "Settled", "Healthy", "Paused", "Starting", "ScalingDown", "RollingOut"}
+    at_rest = {"Ready", "Settled", "Healthy", "Paused", "Waiting", "Starting", "ScalingDown", "RollingOut"}
     told = {docs.ticked(row[0])[0] for row in docs.rows(docs.read("docs/operations.md"), "reason of Degraded")}
     assert told == reasons - at_rest
 

@@ -269,6 +269,16 @@ def test_parts_of_the_demo_can_be_left_out():
     assert [o["kind"] for o in objects(DEMO, None, *options)] == ["ImCluster"]
 
 
+def test_the_imcluster_may_be_the_users_own():
+    """What is left is for an ImCluster of the release's name on the chart's Valkey."""
+    found = objects(DEMO, None, "--set", "imcluster.enabled=false")
+    assert of_kind(found, "ImCluster") == []
+    webchat = named(found, "Deployment", "trial-webchat")["spec"]["template"]["spec"]["containers"][0]
+    env = {e["name"]: e["value"] for e in webchat["env"]}
+    assert env["IM_REDIS_URL"] == "redis://trial-valkey:6379/0"
+    assert [o for o in found if o["kind"] != "ImCluster"] == [o for o in objects(DEMO) if o["kind"] != "ImCluster"]
+
+
 def test_only_the_charts_own_valkey_is_taken_over():
     mark = "imcluster.io/adopt-prefix"
     assert named(objects(DEMO), "ImCluster", "trial")["metadata"]["annotations"][mark] == "true"

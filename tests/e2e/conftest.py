@@ -1,65 +1,48 @@
-# The operator, installed once by its chart; a namespace for each test; at the end a table of what was measured.
+# The operator, installed once by its chart; a stage that each test finds empty; the table of what was measured.
 # Images must be in the cluster already: see docs/install.md, "Images".
 
-import os
-import secrets
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.stage import IMSERVER, Stage, helm
-from tests.support.kube import apply, kubectl, require, run
+from tests.e2e.release import Release, new_namespace
+from tests.e2e.stage import Stage
+from tests.support.kube import install_crd, kubectl
 
-ROOT = Path(__file__).resolve().parents[2]
-OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
 _ROWS: list[tuple[str, dict[str, Any]]] = []
 _SHOWN = ("lost", "duplicates", "disorder", "gaps", "most_moves", "highest_share", "longest_away", "seconds")
 
 Record = Callable[..., None]
 
 
-def _values(image: str, chart: str) -> list[str]:
-    repository, _, tag = image.rpartition(":")
-    return ["--set", f"{chart}.image.repository={repository}", "--set", f"{chart}.image.tag={tag}"]
-
-
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
-    """The one namespace that this run's operator looks after, so that it may share a cluster with other operators."""
-    require("kubectl", "helm")
-    name = f"im-e2e-{secrets.token_hex(3)}"
-    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, namespace="default")
-    yield name
-    kubectl("delete", "namespace", name, "--timeout=90s", timeout=100)
-
-
-@pytest.fixture(scope="session")
-def operator(namespace: str) -> Iterator[str]:
-    """The namespace of the operator. It is uninstalled at the end; the CRD stays."""
-    system = f"{namespace}-system"
-    values = _values(OPERATOR, "operator") + _values(IMSERVER, "imserver")
-    kubectl(
-        "apply", "--server-side", "--force-conflicts", "-f", "-", text=run(sys.executable, "-m", "imoperator", "crd")
-    )
-    helm(
-        *("upgrade", "--install", "e2e", str(ROOT / "charts" / "imcluster"), "--namespace", system, *values),
-        *("--create-namespace", "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false"),
-        *("--set", "operator.logFormat=text", "--wait", "--timeout", "120s"),
-    )
-    yield system
-    helm("uninstall", "e2e", "--namespace", system, "--wait", "--timeout", "120s")
-    kubectl("delete", "namespace", system, "--timeout=60s", timeout=70)
+def release() -> Iterator[Release]:
+    """The operator of most tests. It is uninstalled at the end; the CRD stays."""
+    with new_namespace() as namespace:
+        release = Release(namespace)
+        install_crd()
+        release.upgrade()
+        yield release
+        release.remove()
 
 
 @pytest.fixture
-def stage(operator: str, namespace: str) -> Iterator[Stage]:
+def stage(release: Release) -> Iterator[Stage]:
     """What a test acts on; empty at its beginning, emptied at its end."""
-    stage = Stage(namespace)
+    stage = Stage(release.namespace)
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def running(stage: Stage) -> Stage:
+    """Two servers that are ready, and a pod from which Redis can be asked."""
+    stage.valkey()
+    stage.tools()
+    stage.imcluster(replicas=2)
+    stage.ready()
+    return stage
 
 
 @pytest.fixture

@@ -1,20 +1,33 @@
 # A namespace with a Valkey and an ImCluster, and the clients in it: what the e2e tests act on.
-# Works on any cluster that KUBECONFIG names; images are named by IM_E2E_IMSERVER and IM_E2E_VALKEY.
+# Works on any cluster that KUBECONFIG names; images are named by IM_E2E_IMSERVER, IM_E2E_OPERATOR and IM_E2E_VALKEY.
 
 import json
 import os
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.kube import apply, get, kubectl, run
 
 HERE = Path(__file__).resolve().parent
 IMSERVER = os.environ.get("IM_E2E_IMSERVER", "localhost/imserver:dev")
+OPERATOR = os.environ.get("IM_E2E_OPERATOR", "localhost/operator:dev")
 VALKEY = os.environ.get("IM_E2E_VALKEY", "localhost/valkey:9")
 LABEL = "imcluster.io/e2e=true"
 Json = dict[str, Any]
+# Prints the epoch and the publisher of a prefix at each change, for five minutes at most.
+_FOLLOW = """import redis,sys,time
+r,last,end=redis.Redis("valkey",decode_responses=True),None,time.time()+300
+while time.time()<end:
+    p=r.pipeline().hget("{im}:topo","epoch").hget("{im}:pub","instance").execute()
+    if p!=last: print(*p,flush=True)
+    last=p
+    time.sleep(.05)
+"""
 
 
 def wait_for(what: str, ask: Callable[[], Any], timeout: float = 120, pause: float = 0.5) -> Any:
@@ -124,6 +137,31 @@ class Stage:
         )
         self.kubectl("rollout", "status", "deploy/tools", "--timeout=60s", timeout=70)
 
+    @contextmanager
+    def publishing(self) -> Iterator["Publishing"]:
+        """What is published while the block runs, as Redis shows it twenty times a second. Needs `tools()`."""
+        command = ["kubectl", "-n", self.namespace, "exec", "deploy/tools", "--", "/app/bin/python", "-c", _FOLLOW]
+        with tempfile.TemporaryFile("w+") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
+            seen = Publishing([], [])
+            try:
+                yield seen
+                assert process.poll() is None, f"kubectl exec has ended with {process.returncode}"
+            finally:
+                process.terminate()
+                process.wait(15)
+                output.seek(0)
+                for line in output:
+                    epoch, _, instance = line.strip().partition(" ")
+                    if seen.epochs[-1:] != [int(epoch)]:
+                        seen.epochs.append(int(epoch))
+                    if seen.publishers[-1:] != [instance]:
+                        seen.publishers.append(instance)
+
+    def renew_mounts(self) -> None:
+        """Have the kubelets look at all pods now, and so renew mounted Secrets, which they else do within a minute."""
+        self.kubectl("annotate", "pods", "--all", "--overwrite", f"imcluster.io/e2e-renewed={time.time_ns()}")
+
     # ImClusters.
 
     def imcluster(self, name: str = "chat", **spec: Any) -> None:
@@ -168,8 +206,13 @@ class Stage:
 
     # Clients.
 
-    def traffic(self, *, servers: int, per_slot: int = 3, rate: int = 50) -> "Traffic":
-        """Start clients and a business service, and wait until all are connected."""
+    def traffic(
+        self, *, servers: int, rate: int = 50, redis: str = "redis://valkey:6379", tls: bool = False
+    ) -> "Traffic":
+        """Start three clients a slot and a business service, and wait until all are connected.
+
+        With `tls` the Secrets `ca` and `client` hold the files for Redis.
+        """
         code = (HERE / "traffic.py").read_text()
         config = {
             "apiVersion": "v1",
@@ -177,14 +220,20 @@ class Stage:
             "metadata": {"name": "traffic"},
             "data": {"traffic.py": code},
         }
-        command = ["/app/bin/python", "-u", "/traffic/traffic.py", "--clients", str(per_slot), "--rate", str(rate)]
-        env = [{"name": "IM_REDIS_URL", "value": "redis://valkey:6379"}]
+        command = ["/app/bin/python", "-u", "/traffic/traffic.py", "--rate", str(rate)]
+        env = [{"name": "IM_REDIS_URL", "value": redis}]
         mounts = [{"name": "code", "mountPath": "/traffic"}]
         volumes: list[Json] = [{"name": "code", "configMap": {"name": "traffic"}}]
         if self.password:
             env.append({"name": "IM_REDIS_PASSWORD_FILE", "value": "/redis/key"})
             mounts.append({"name": "redis", "mountPath": "/redis"})
             volumes.append({"name": "redis", "secret": {"secretName": "redis"}})
+        if tls:
+            files = {"CA": "ca.crt", "CERT": "tls.crt", "KEY": "tls.key"}
+            env += [{"name": f"IM_REDIS_{name}_FILE", "value": f"/redis/{file}"} for name, file in files.items()]
+            mounts.append({"name": "redis", "mountPath": "/redis"})
+            sources = [{"secret": {"name": name}} for name in ("ca", "client")]
+            volumes.append({"name": "redis", "projected": {"sources": sources}})
         command += ["--servers", str(servers)]
         pod = {
             "containers": [_container("traffic", IMSERVER, command=command, env=env, volumeMounts=mounts)],
@@ -200,6 +249,13 @@ class Stage:
         traffic = Traffic(self)
         wait_for("the first messages", lambda: traffic.report().get("sent", 0) > rate, 60)
         return traffic
+
+
+class Publishing(NamedTuple):
+    """The epochs that were in force, and who held the right to publish, both in order and without repetition."""
+
+    epochs: list[int]
+    publishers: list[str]
 
 
 class Traffic:
@@ -219,12 +275,25 @@ class Traffic:
                 raise
         return done
 
+    def settle(self, seconds: float = 3) -> Json:
+        """Let a few messages pass and stop."""
+        time.sleep(seconds)
+        return self.stop()
+
     def stop(self) -> Json:
         """Send no more, wait for what is under way, answer the final report, remove the pod."""
         self._stage.kubectl("exec", "traffic", "--", "/app/bin/python", "-c", "open('/tmp/stop','w')")
         report: Json = wait_for("the final report", lambda: (r := self.report()).get("final") and r, 60)
         self._stage.kubectl("delete", "pod", "traffic", "--wait=true", "--grace-period=0", "--force")
         return report
+
+
+def nothing_lost(report: Json) -> None:
+    """Every message that Redis accepted came to everyone it was for, once and in order, and all are connected."""
+    assert report["sent"] > 100
+    found = {key: report[key] for key in ("lost", "duplicates", "disorder", "gaps")}
+    assert found == {"lost": 0, "duplicates": 0, "disorder": 0, "gaps": 0}, report
+    assert report["connected"] == report["clients"], report
 
 
 def helm(*arguments: str, timeout: float = 180) -> str:

@@ -5,33 +5,10 @@ import time
 
 import pytest
 
-from tests.e2e.stage import Json, Stage, Traffic, wait_for
+from tests.e2e.stage import Stage, nothing_lost, wait_for
 from tests.support.kube import get, kubectl
 
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture
-def running(stage: Stage) -> Stage:
-    """Two servers that are ready, and a pod from which Redis can be asked."""
-    stage.valkey()
-    stage.tools()
-    stage.imcluster(replicas=2)
-    stage.ready()
-    return stage
-
-
-def nothing_lost(report: Json) -> None:
-    assert report["sent"] > 100
-    found = {key: report[key] for key in ("lost", "duplicates", "disorder", "gaps")}
-    assert found == {"lost": 0, "duplicates": 0, "disorder": 0, "gaps": 0}, report
-    assert report["connected"] == report["clients"], report
-
-
-def settle(traffic: Traffic, seconds: float = 3) -> Json:
-    """Let a few messages pass and stop."""
-    time.sleep(seconds)
-    return traffic.stop()
 
 
 def test_scale_2_4_2(running, record):
@@ -41,14 +18,14 @@ def test_scale_2_4_2(running, record):
     running.ready()
     servers = running.status()["servers"]
     assert [(s["state"], s["slots"]) for s in servers] == [("active", 32)] * 4
-    up = settle(traffic)
+    up = traffic.settle()
     nothing_lost(up)
     traffic = running.traffic(servers=4)
     assert traffic.report()["by_server"] == {f"chat-{i}": 96 for i in range(4)}, "URLs are spread over all servers"
     running.kubectl("scale", "imc", "chat", "--replicas=2")
     running.ready()
     seconds = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     assert report["codes"] == {}, "clients of leaving servers are told where to go, not cut off"
     assert [s["slots"] for s in running.status()["servers"]] == [64, 64]
@@ -64,7 +41,7 @@ def test_rollout_of_a_setting(running, record):
     running.patch({"server": {"pingSeconds": 20}})
     running.ready()
     seconds = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     assert not old & {p["metadata"]["uid"] for p in running.pods()}
     assert report["most_moves"] <= 2
@@ -77,18 +54,38 @@ def test_a_pod_is_killed(running, record):
     traffic = running.traffic(servers=2)
     running.kubectl("delete", "pod", "chat-0", "--force", "--grace-period=0")
     seconds = running.ready()
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     record(**report, seconds=round(seconds))
 
 
-def test_the_operator_goes_during_all_of_it(running, operator, record):
+def test_a_pod_is_deleted_in_order_and_then_two_are_killed_at_once(stage, record):
+    stage.valkey()
+    stage.imcluster(replicas=3)
+    stage.ready()
+    traffic = stage.traffic(servers=3)
+    old = {p["metadata"]["uid"] for p in stage.pods()}
+    stage.kubectl("delete", "pod", "chat-1", "--timeout=60s", timeout=70)
+    stage.ready()
+    assert len(old & {p["metadata"]["uid"] for p in stage.pods()}) == 2
+    in_order = traffic.report()
+    assert in_order["moves"] > 0
+    assert in_order["codes"] == {}, "kubectl delete drains: its clients were moved, none was cut off"
+    stage.kubectl("delete", "pod", "chat-0", "chat-2", "--force", "--grace-period=0")
+    seconds = stage.ready()
+    report = traffic.settle()
+    nothing_lost(report)
+    assert not old & {p["metadata"]["uid"] for p in stage.pods()}
+    record(**report, seconds=round(seconds))
+
+
+def test_the_operator_goes_during_all_of_it(running, release, record):
     traffic = running.traffic(servers=2)
     began = time.monotonic()
 
     def kill() -> None:
         selector = "app.kubernetes.io/name=imcluster-operator"
-        kubectl("-n", operator, "delete", "pod", "-l", selector, "--wait=false", "--grace-period=0", "--force")
+        kubectl("-n", release.system, "delete", "pod", "-l", selector, "--wait=false", "--grace-period=0", "--force")
 
     running.kubectl("scale", "imc", "chat", "--replicas=3")
     time.sleep(2)
@@ -103,7 +100,7 @@ def test_the_operator_goes_during_all_of_it(running, operator, record):
     kill()
     running.ready(timeout=180)
     seconds = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     assert report["most_moves"] <= 3
     record(**report, seconds=round(seconds))
@@ -116,7 +113,7 @@ def test_redis_restarts(running, record):
     running.kubectl("exec", "deploy/valkey", "--", "sh", "-c", "kill -TERM 1")
     wait_for("Redis to be restarted", lambda: _answers(running), 60)
     seconds = time.monotonic() - began
-    report = settle(traffic, 8)
+    report = traffic.settle(8)
     nothing_lost(report)
     assert running.restarts() == 0
     assert running.status()["epoch"] == epoch, "a restart with a complete log changes nothing in the table"
@@ -144,15 +141,21 @@ def test_redis_is_away_for_a_while(running, record):
     states = {s["name"]: s["state"] for s in running.status()["servers"]}
     assert states == {"chat-0": "active", "chat-1": "active"}
     assert running.restarts() == 0
-    report = settle(traffic)
+    report = traffic.settle()
     record(refused=report["refused"], seconds=round(seconds))
 
 
-def test_the_password_is_rotated(stage, record):
+def test_a_wrong_password_is_told_and_the_right_one_is_rotated(stage, record):
     stage.valkey(password="first-secret")
     stage.tools()
+    stage.secret("wrong-secret")
     stage.imcluster(replicas=2)
+    wait_for("the condition", lambda: stage.condition("Degraded")["reason"] == "RedisUnavailable", 60)
+    assert "password" in stage.condition("Degraded")["message"]
+    stage.secret("first-secret")
     stage.ready()
+    events = stage.kubectl("get", "events", "-o", "custom-columns=:.reason,:.message")
+    assert "Redis unreachable: " in events and "Recovered" in events and "-secret" not in events
     traffic = stage.traffic(servers=2)
     began = time.monotonic()
     stage.redis("ACL", "SETUSER", "default", ">second-secret")
@@ -166,11 +169,12 @@ def test_the_password_is_rotated(stage, record):
             inside.append(stage.kubectl("exec", pod, "--", "/app/bin/python", "-c", code))
         return all(text.strip() == "second-secret" for text in inside)
 
-    wait_for("the kubelet to renew the mounted Secret", renewed, 150, 3)
+    stage.renew_mounts()
+    wait_for("the kubelet to renew the mounted Secret", renewed, 150, 1)
     stage.redis("ACL", "SETUSER", "default", "<first-secret")
     stage.redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     seconds = time.monotonic() - began
-    report = settle(traffic, 8)
+    report = traffic.settle(8)
     nothing_lost(report)
     assert stage.restarts() == 0
     assert stage.condition("Degraded")["status"] == "False"
@@ -192,7 +196,7 @@ def test_a_bad_image_and_its_correction(running, record):
     running.patch({"image": None, "server": {"pingSeconds": 20}})
     running.ready()
     seconds = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     assert not set(old.values()) & {p["metadata"]["uid"] for p in running.pods()}
     record(**report, seconds=round(seconds))
@@ -208,7 +212,7 @@ def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(run
         time.sleep(9)
     running.ready(timeout=180)
     took = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     assert report["codes"] == {}, "every client was moved, none was cut off"
     record(**report, seconds=round(took))
@@ -226,7 +230,7 @@ def test_kubectl_rollout_restart_and_an_eviction(running, record):
     time.sleep(2)
     running.ready()
     seconds = time.monotonic() - began
-    report = settle(traffic)
+    report = traffic.settle()
     nothing_lost(report)
     record(**report, seconds=round(seconds))
 

@@ -4,7 +4,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from imhelper import ImHelper
+from tests.e2e.outside import address, listens
 from tests.e2e.stage import Json, Stage, wait_for
 from tests.support.kube import get
 from tests.support.ports import free_port
@@ -48,29 +48,13 @@ def _running(*command: str | Path) -> Iterator[None]:
             process.wait(15)
 
 
-def _listens(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-def _address(stage: Stage, service: str) -> str:
-    """The address of a Service, if this machine reaches it; else the test is skipped."""
-    address: str = get("service", service, namespace=stage.namespace)["spec"]["clusterIP"]
-    if service == "valkey" and not _listens(address, 6379):
-        pytest.skip("this machine does not reach the cluster's Services")
-    return address
-
-
 def _nginx_config(ingress: Json, stage: Stage, port: int, folder: Path) -> str:
     """What an Ingress controller makes of an Ingress: a location a path, to the Service that it names."""
     locations = []
     for path in ingress["spec"]["rules"][0]["http"]["paths"]:
         backend = path["backend"]["service"]["name"]
         locations.append(
-            f"location {path['path']}/ {{ proxy_pass http://{_address(stage, backend)}:6001; proxy_http_version 1.1; "
+            f"location {path['path']}/ {{ proxy_pass http://{address(stage, backend)}:6001; proxy_http_version 1.1; "
             "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_read_timeout 3600; }"
         )
     host = ingress["spec"]["rules"][0]["host"]
@@ -87,7 +71,7 @@ def _nginx_config(ingress: Json, stage: Stage, port: int, folder: Path) -> str:
 def test_per_pod_paths_through_nginx(stage, record, tmp_path):
     nginx = _program("nginx")
     stage.valkey()
-    redis = f"redis://{_address(stage, 'valkey')}:6379"
+    redis = f"redis://{address(stage, 'valkey')}:6379"
     port = free_port()
     template = f"ws://{{host}}:{port}/{{namespace}}/{{name}}/{{ordinal}}/ws"
     exposure = {"type": "PerPodPath", "host": "localhost", "maxOrdinals": 4, "urlTemplate": template}
@@ -97,7 +81,7 @@ def test_per_pod_paths_through_nginx(stage, record, tmp_path):
     config = tmp_path / "nginx.conf"
     config.write_text(_nginx_config(ingress, stage, port, tmp_path))
     with _running(nginx, "-c", config, "-p", tmp_path):
-        wait_for("nginx", lambda: _listens("127.0.0.1", port), 15)
+        wait_for("nginx", lambda: listens("127.0.0.1", port), 15)
         asyncio.run(_chat_while_a_server_leaves(redis, stage))
     after = get("ingress", "chat", namespace=stage.namespace)
     assert after["metadata"]["generation"] == ingress["metadata"]["generation"], "scaling never edits the Ingress"
@@ -149,7 +133,7 @@ async def _follow(im: ImHelper, name: str, stage: Stage) -> list[str]:
 def test_prometheus_counts_the_connections_of_each_pod(stage, record, tmp_path):
     prometheus = _program("prometheus")
     stage.valkey()
-    _address(stage, "valkey")
+    address(stage, "valkey")
     stage.imcluster(replicas=2)
     stage.ready()
     traffic = stage.traffic(servers=2)
@@ -162,7 +146,7 @@ def test_prometheus_counts_the_connections_of_each_pod(stage, record, tmp_path):
     port = free_port()
     options = (f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}", "--log.level=warn")
     with _running(prometheus, *options, f"--web.listen-address=127.0.0.1:{port}"):
-        wait_for("Prometheus", lambda: _listens("127.0.0.1", port), 30)
+        wait_for("Prometheus", lambda: listens("127.0.0.1", port), 30)
 
         def connections() -> dict[str, int]:
             query = urllib.parse.urlencode({"query": "sum by (pod) (imserver_connections)"})

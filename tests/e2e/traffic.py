@@ -72,6 +72,8 @@ class Client:
             if self.server and hello["server"] != self.server:
                 self.moves += 1
             self.server, self.connected = hello["server"], True
+            # Before the first message it is all that a client has to go on from.
+            self.pos = hello["pos"]
             pinger = asyncio.get_running_loop().create_task(self._ping(raw))
             try:
                 while True:
@@ -160,6 +162,7 @@ class Traffic:
             "sent": self.sent,
             "refused": self.refused,
             "lost": self.missing(),
+            "missing": [f"{c.name} {m}" for c in self.clients for m in self.expected[c.name] - c.got.keys()][:5],
             "duplicates": sum(c.duplicates for c in self.clients),
             "disorder": sum(c.disorder for c in self.clients),
             "gaps": sum(c.gaps for c in self.clients),
@@ -201,6 +204,9 @@ async def main() -> None:
         os.environ["IM_REDIS_URL"],
         prefix=os.environ.get("IM_PREFIX", "im"),
         password=(lambda: Path(password).read_text().strip()) if password else None,
+        ssl_ca_certs=os.environ.get("IM_REDIS_CA_FILE"),
+        ssl_certfile=os.environ.get("IM_REDIS_CERT_FILE"),
+        ssl_keyfile=os.environ.get("IM_REDIS_KEY_FILE"),
     )
     clients = [Client(name, helper) for name in names(args.clients)]
     traffic = Traffic(helper, clients, args.rate, args.servers)

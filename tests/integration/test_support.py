@@ -6,7 +6,7 @@ import os
 import pytest
 import redis
 
-from tests.support.ports import free_port
+from tests.support.ports import free_port, share
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually, wait_until
 
@@ -65,6 +65,17 @@ def test_kill_ends_the_process(redis_server):
 def test_free_ports_are_never_given_twice():
     ports = [free_port() for _ in range(50)]
     assert len(set(ports)) == len(ports)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_workers_never_give_out_each_others_ports(workers):
+    ports = range(15_000, 32_768)
+    environ = {"PYTEST_XDIST_WORKER_COUNT": str(workers)}
+    shares = [set(share(ports, environ | {"PYTEST_XDIST_WORKER": f"gw{number}"})) for number in range(workers)]
+    given = set.union(*shares)
+    assert sum(map(len, shares)) == len(given)
+    assert given <= set(ports) and len(ports) - len(given) < workers
+    assert share(ports, {}) == ports
 
 
 def test_waiting_ends_with_an_error_that_says_for_what():

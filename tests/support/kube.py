@@ -5,9 +5,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from functools import cache
 from typing import Any
 
 import pytest
+
+CRD = "imclusters.imcluster.io"
 
 
 def require(*programs: str, cluster: bool = True) -> None:
@@ -63,3 +67,16 @@ def get(kind: str, *names: str, namespace: str | None = None) -> Any:
     """Objects as kubectl shows them in JSON."""
     where = ["-n", namespace] if namespace else []
     return json.loads(kubectl("get", kind, *names, *where, "-o", "json"))
+
+
+@cache
+def install_crd() -> None:
+    """Bring this checkout's CRD, whatever brought an earlier one, and wait until the API server serves it.
+
+    What needs it asks for it, so that tests run in any order on a fresh cluster; done once in a test run.
+    """
+    text = run(sys.executable, "-m", "imoperator", "crd")
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+    kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    # Clients that ask what there is get the new kind a moment later.
+    kubectl("get", "imclusters", "--namespace", "default")

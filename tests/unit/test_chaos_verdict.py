@@ -104,6 +104,16 @@ def test_so_may_what_was_replayed_to_a_socket_just_before_it_was_cut(ledger, num
     assert wrong(ledger) == ({} if number == PLAIN and opened > 29 else {"lost": 1})
 
 
+@pytest.mark.parametrize("number", BOTH)
+def test_so_may_what_was_replayed_to_a_handshake_that_its_client_had_given_up(ledger, number):
+    reconnect(ledger, number, 19.0, 24.0, recovered=True)
+    send(ledger, 1, number, at=20.0)
+    book_of(ledger, number).given_up.append(15.0)
+    assert wrong(ledger) == {"lost": 1}
+    book_of(ledger, number).given_up.append(23.0)
+    assert wrong(ledger) == ({} if number == PLAIN else {"lost": 1})
+
+
 def test_a_cut_later_on_excuses_nothing_that_a_connected_client_should_have_had(ledger):
     reconnect(ledger, PLAIN, 29.0, 29.5)
     reconnect(ledger, PLAIN, 30.0, 31.0, code=1006)

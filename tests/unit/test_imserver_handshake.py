@@ -46,7 +46,8 @@ def test_any_other_subprotocol_is_plain_mode(offered):
         *("?token=%ff%fe", "?token=\udcff", f"?token={TOKEN}&token=", "?token=" + "a" * 60000),
         *("?" + "&" * 50000, "?" + "a=b&" * 25 + f"token={TOKEN}"),
     ],
-    ids=lambda q: ascii(q)[:20],
+    # Without what is random: all workers must find the same tests.
+    ids=lambda q: ascii(q.replace(TOKEN, "T"))[:20],
 )
 def test_no_readable_token_is_401(query):
     refusal = inspect(asked(f"/ws{query}"), (), 128)

@@ -1,6 +1,7 @@
-# The operator's election around an uninstallation, with a made-up clock and a Lease in memory.
+# The operator's election around its end, with a made-up clock and a Lease in memory.
 # The operator that goes must not lead again; the one that is installed next must not wait for ten minutes.
 
+import asyncio
 import copy
 from typing import Any
 
@@ -11,6 +12,8 @@ from lightkube.resources.coordination_v1 import Lease
 
 from imoperator import leader
 from imoperator.leader import Elector
+from imoperator.manager import Manager
+from imoperator.settings import Settings
 
 
 class Leases:
@@ -76,3 +79,29 @@ async def test_an_operator_installed_anew_leads_soon(clock):
     clock.now += 3
     after = await _led_after(_elector(leases, "new"), clock, 60)
     assert after is not None and after >= leader.ANEW_SECONDS
+
+
+async def test_who_gives_the_lease_back_does_not_say_any_more_that_it_leads(monkeypatch):
+    leases = Leases()
+    manager = Manager(Settings(identity="me"), leases)  # type: ignore[arg-type]
+    said: list[float | None] = []
+
+    def gauge() -> float | None:
+        return manager._metrics.registry.get_sample_value("imoperator_leader")
+
+    async def replace(lease: Lease) -> None:
+        said.append(gauge())
+        leases.lease = lease
+
+    monkeypatch.setattr(leases, "replace", replace)
+    await manager._elector._try()
+    manager._metrics.leader.set(1)
+    ended = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    manager._main = {"the election": ended, "the resync": ended}
+
+    class Health:
+        async def cleanup(self) -> None: ...
+
+    await manager._end(Health())  # type: ignore[arg-type]
+    assert leases.lease is not None and leases.lease.spec is not None
+    assert (leases.lease.spec.holderIdentity, said) == ("", [0.0])

@@ -232,6 +232,18 @@ def test_a_rollout_without_surge_comes_to_rest_too():
     assert world.most_draining == 1
 
 
+def test_a_rollout_that_is_scaled_to_nothing_starts_no_server_again():
+    world = World(1)
+    world.settle()
+    world.template = "t2"
+    world.tick(6)
+    assert world.state_of("c-0") == DRAINING and len(world.pods) == 2
+    started = world.count
+    world.scale(0)
+    world.settle()
+    assert (len(world.pods), world.count) == (0, started)
+
+
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(1, 60))
 @settings(max_examples=40, deadline=None)
 def test_scaling_never_takes_a_pod_with_clients(before, after, seconds):

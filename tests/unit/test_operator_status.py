@@ -14,6 +14,7 @@ from imoperator.spec import parse_spec
 from imoperator.status import Event, Problem, build_status, events_of, urgent
 
 CLUSTER = Cluster(Key("ns", "chat"), "uid", 5, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}}))
+PAUSED = replace(CLUSTER, spec=parse_spec({"replicas": 2, "redis": {"url": "redis://r"}, "rollout": {"paused": True}}))
 PODS = tuple(Pod(f"chat-{i}", i, f"u{i}", "r", 0.0, ready=True) for i in range(2))
 SERVERS = tuple(ServerEntry(f"chat-{i}", f"ws://{i}/ws", ACTIVE) for i in range(2))
 VIEW = RedisView(
@@ -77,7 +78,13 @@ def test_at_rest():
             ("True", "ScalingDown"),
             ("False", "Healthy"),
         ),
-        ({"plan": Plan(2, 2, outdated=2)}, ("True", "Ready"), ("False", "Paused"), ("False", "Healthy")),
+        ({"plan": Plan(2, 2, outdated=2)}, ("True", "Ready"), ("False", "Waiting"), ("False", "Healthy")),
+        (
+            {"plan": Plan(2, 2, outdated=2), "cluster": PAUSED},
+            ("True", "Ready"),
+            ("False", "Paused"),
+            ("False", "Healthy"),
+        ),
         (
             {"problem": Problem("RedisUnavailable", "Redis unreachable"), "view": None},
             ("True", "Ready"),
@@ -136,7 +143,8 @@ def test_events_tell_of_changes_once():
     rolling = build(plan=Plan(3, 2, rolling=True, outdated=1))
     stuck = build(plan=Plan(3, 2, rolling=True, outdated=1, stuck="chat-2 says no"))
     away = build(problem=Problem("RedisUnavailable", "Redis unreachable"), view=None)
-    assert told({}, rest) == []
+    assert told({}, rest) == [], "what is well from the beginning needs no words"
+    assert told({}, away) == [("RedisUnavailable", True)]
     assert told(rest, rest) == []
     assert told(rest, rolling) == [("RollingOut", False)]
     assert told(rolling, rest) == [("RolledOut", False), ("Ready", False)]

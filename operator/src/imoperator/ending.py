@@ -79,9 +79,19 @@ class Ending:
         await self._api.set_finalizer(cluster.key, cluster.uid, False)
         return True
 
+    async def let_go(self, cluster: Cluster, why: str) -> None:
+        """End a cluster whose Redis is not known: its children go with it, its keys are left."""
+        if cluster.has_finalizer:
+            await self._keys_left(cluster, f"the keys in Redis are left there: {why}")
+            await self._api.set_finalizer(cluster.key, cluster.uid, False)
+
     async def _give_up(self, cluster: Cluster) -> None:
         prefix = cluster.spec.redis.prefix
-        message = f"Redis could not be asked to remove the keys under the prefix {prefix!r}; they are left there"
+        await self._keys_left(
+            cluster, f"Redis could not be asked to remove the keys under the prefix {prefix!r}; they are left there"
+        )
+
+    async def _keys_left(self, cluster: Cluster, message: str) -> None:
         log.warning("%s: %s", cluster.key, message)
         await self._api.tell(cluster, "KeysLeft", message, warning=True)
 

@@ -209,14 +209,15 @@ class Keeper:
         )
 
     async def _refuse(self, manifest: Manifest, why: str) -> None:
-        """A spec that this release can't read: say so, touch nothing."""
+        """A spec that this release can't read: say so, touch nothing; if the ImCluster is to go, let it go."""
         self._cluster = None
         self._looked = monotonic()
-        log.error("%s: the spec can't be used: %s", self._key, why)
         bare = read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
-        status = build_status(bare, Seen(time.time()), None, None, Problem("InvalidSpec", why))
-        if urgent(bare.status, status):
-            await self._api.write_status(bare, status)
+        if bare.deleting_at is not None:
+            await self._ending.let_go(bare, f"the spec can't be used: {why}")
+            return
+        log.error("%s: the spec can't be used: %s", self._key, why)
+        await self._write(bare, build_status(bare, Seen(time.time()), None, None, Problem("InvalidSpec", why)))
 
     # Redis.
 
@@ -288,11 +289,15 @@ class Keeper:
 
     def _plan(self, cluster: Cluster, seen: Seen, view: RedisView | None, template: str) -> Plan:
         work, turn = seen.workload, True
+        # A partition below the replicas: a roll-out is under way, also while the last old pod has just gone.
         changes = work is not None and (
-            work.template != template or any(p.revision != work.update_revision for p in seen.pods)
+            work.template != template
+            or work.partition < work.replicas
+            or any(p.revision != work.update_revision for p in seen.pods)
         )
         if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
-            turn = self._turn.take(cluster.key)
+            # One whose Redis is away can't be rolled and must not keep others waiting. Under way, it keeps the turn.
+            turn = self._turn.take(cluster.key) if view is not None else self._turn.holds(cluster.key)
         elif not changes:
             self._turn.give_back(cluster.key)
         hold = cluster.spec.rollout.paused or not turn
@@ -357,14 +362,19 @@ class Keeper:
         self, cluster: Cluster, seen: Seen, view: RedisView | None, steps: Plan, problem: Problem | None
     ) -> None:
         status = build_status(cluster, seen, view, steps, problem)
+        if await self._write(cluster, status):
+            self._cluster = replace(cluster, status=status)
+
+    async def _write(self, cluster: Cluster, status: Manifest) -> bool:
+        """Write what has changed, counters now and then, and tell people of it. Whether it was written."""
         self._metrics.degraded.labels(*cluster.key).set(status["conditions"][2]["status"] == "True")
         now = monotonic()
         hurry = urgent(cluster.status, status)
         if not hurry and (status == cluster.status or now - self._written < COUNTERS_SECONDS):
-            return
+            return False
         if hurry:
             for event in events_of(cluster.status, status):
                 await self._api.tell(cluster, event.reason, event.message, warning=event.warning)
         await self._api.write_status(cluster, status)
         self._written = now
-        self._cluster = replace(cluster, status=status)
+        return True

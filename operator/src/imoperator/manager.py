@@ -94,6 +94,8 @@ class Manager:
         await asyncio.wait([self._main["the resync"]], timeout=END_SECONDS)
         await self._drop_all()
         self._main["the election"].cancel()
+        # Before the next one may lead: at no time do two replicas say that they lead.
+        self._metrics.leader.set(0)
         await self._elector.give_back()
         if self._watcher is not None:
             await self._watcher.stop()

@@ -83,7 +83,8 @@ def plan(
     active = _admitted(seen, view)
     if work.partition < work.replicas:
         settled = not outdated and all(i in active for i in range(wanted))
-        rolling = not (settled and work.current and work.current_revision == work.update_revision)
+        # Where no server is to stay, none is replaced by a new one that would have to be emptied in its turn.
+        rolling = wanted > 0 and not (settled and work.current and work.current_revision == work.update_revision)
     else:
         rolling = bool(kept_outdated) and not hold
     if not work.current:

@@ -16,6 +16,8 @@ __all__ = ["COUNTERS_SECONDS", "Event", "Problem", "build_status", "events_of", 
 
 Json = dict[str, Any]
 COUNTERS_SECONDS = 15.0
+# Old servers that are all there and serve: nothing is being changed.
+_HELD = ("Paused", "Waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,10 @@ def _progressing(cluster: Cluster, seen: Seen, plan: Plan, ready: int) -> Proble
     if have < wanted or ready < wanted:
         return Problem("Starting", f"{ready} of {wanted} servers are ready")
     if plan.outdated:
-        return Problem("Paused", f"{plan.outdated} servers still run the old template; the roll-out is held")
+        told = f"{plan.outdated} of {wanted} servers still run the old template"
+        if cluster.spec.rollout.paused:
+            return Problem("Paused", f"{told}; the roll-out is held")
+        return Problem("Waiting", f"{told}; it waits for its turn among the ImClusters")
     return None
 
 
@@ -116,14 +121,14 @@ def build_status(
     else:
         readiness = Problem("Ready", f"{ready} servers are ready")
     all_ready = plan is not None and ready == len(seen.pods) == cluster.spec.replicas
-    at_rest = moving is None or moving.reason == "Paused"
+    at_rest = moving is None or moving.reason in _HELD
     # Redis being away is told by Degraded: clients stay connected, and the servers are there.
     is_ready = all_ready and at_rest and (problem is None or problem.reason == "RedisUnavailable")
     if is_ready and problem is not None:
         readiness = Problem("Ready", f"{ready} servers are ready, but {problem.message}")
     elif is_ready and moving is not None:
         readiness = Problem("Ready", moving.message)
-    going_on = moving is not None and moving.reason != "Paused" and not stuck
+    going_on = moving is not None and moving.reason not in _HELD and not stuck
     rest = moving or Problem("Settled", "everything is as the spec says")
     if stuck and problem is not None:
         rest = problem
@@ -154,8 +159,6 @@ def _by_type(status: Mapping[str, Any]) -> dict[str, Json]:
 def events_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What a person should be told about the way from one status to the next."""
     before, after = _by_type(old), _by_type(new)
-    if not before:
-        return []
     found = []
     was, now = before.get("Degraded", {}), after["Degraded"]
     if now["status"] == "True" and (was.get("status") != "True" or was.get("reason") != now["reason"]):
@@ -163,11 +166,11 @@ def events_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     elif now["status"] == "False" and was.get("status") == "True":
         found.append(Event("Recovered", f"{was.get('reason', 'the problem')} is over"))
     was, now = before.get("Progressing", {}), after["Progressing"]
-    if now["reason"] != was.get("reason"):
+    if before and now["reason"] != was.get("reason"):
         if now["reason"] == "RollingOut":
             found.append(Event("RollingOut", now["message"]))
         elif was.get("reason") == "RollingOut" and now["reason"] in ("Settled", "ScalingDown"):
             found.append(Event("RolledOut", "every server runs the new template"))
-    if after["Ready"]["status"] == "True" and before.get("Ready", {}).get("status") != "True":
+    if before and after["Ready"]["status"] == "True" and before.get("Ready", {}).get("status") != "True":
         found.append(Event("Ready", after["Ready"]["message"]))
     return found

@@ -20,6 +20,10 @@ class Turn:
             self._holder = key
         return self._holder == key
 
+    def holds(self, key: Key) -> bool:
+        """Whether this cluster had the turn before and has not given it back."""
+        return self._holder == key
+
     def give_back(self, key: Key) -> None:
         """This cluster needs the turn no more."""
         if self._holder == key:

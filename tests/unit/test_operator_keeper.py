@@ -1,0 +1,104 @@
+# What the keeper does with a spec that it can't read, and whose turn it is when Redis is away. The API is in memory.
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from imoperator.keeper import Keeper
+from imoperator.metrics import Metrics
+from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
+from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.rollout import Plan
+from imoperator.spec import parse_spec
+from imoperator.turn import Turn
+
+KEY, OTHER = Key("ns", "chat"), Key("ns", "other")
+UNREADABLE = {"redis": {"url": "redis://r"}, "replicas": "many"}
+
+
+class FakeApi:
+    """Holds one ImCluster and notes what is written."""
+
+    def __init__(self, **metadata: Any) -> None:
+        head = {"namespace": "ns", "name": "chat", "uid": "uid", "generation": 3} | metadata
+        self.manifest: dict[str, Any] | None = {"metadata": head, "spec": UNREADABLE, "status": {}}
+        self.events: list[str] = []
+
+    async def cluster(self, _: Key) -> dict[str, Any] | None:
+        return self.manifest
+
+    async def set_finalizer(self, _: Key, __: str, present: bool) -> None:
+        assert not present
+        self.manifest = None
+
+    async def tell(self, _: Cluster, reason: str, message: str, *, warning: bool) -> None:
+        assert warning
+        self.events.append(f"{reason}: {message}")
+
+    async def write_status(self, _: Cluster, status: dict[str, Any]) -> None:
+        assert self.manifest is not None
+        self.manifest["status"] = status
+
+
+def keeper(api: Any, metrics: Metrics | None = None, turn: Turn | None = None) -> Keeper:
+    defaults, metrics = Defaults("imserver:2"), metrics or Metrics()
+    return Keeper(api, KEY, instance="me", defaults=defaults, resync=30, metrics=metrics, turn=turn or Turn())
+
+
+async def test_a_spec_that_cant_be_read_is_told_once_in_every_way():
+    api, metrics = FakeApi(), Metrics()
+    kept = keeper(api, metrics)
+    for _ in range(2):
+        kept.mark()
+        assert not await kept._pass()
+    (event,) = api.events
+    assert event.startswith("InvalidSpec: ") and "replicas" in event
+    assert api.manifest is not None
+    degraded = api.manifest["status"]["conditions"][2]
+    assert (degraded["status"], degraded["reason"]) == ("True", "InvalidSpec")
+    assert metrics.registry.get_sample_value("imoperator_degraded", {"namespace": "ns", "name": "chat"}) == 1
+
+
+async def test_its_deletion_waits_for_nothing():
+    api = FakeApi(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[FINALIZER])
+    kept = keeper(api)
+    assert not await kept._pass()
+    assert api.events[0].startswith("KeysLeft: ")
+    kept.mark()
+    assert await kept._pass(), "it is gone"
+
+
+@pytest.fixture
+def upgraded() -> Seen:
+    """A StatefulSet that has the operator's new template already, and whose pods are still the old ones."""
+    pods = tuple(Pod(f"chat-{i}", i, f"u{i}", "old", 0.0, ready=True) for i in range(2))
+    return Seen(0.0, pods, Workload(2, 2, "new", 1, CAUSE_OTHER, "old", "new", True))
+
+
+def planned(turn: Turn, seen: Seen, view: RedisView | None, kept: Keeper | None = None) -> Plan:
+    cluster = Cluster(KEY, "uid", 1, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}}))
+    return (kept or keeper(None, turn=turn))._plan(cluster, seen, view, "new")
+
+
+def test_who_cant_reach_redis_does_not_keep_the_others_from_their_turn(upgraded):
+    turn = Turn()
+    steps = planned(turn, upgraded, None)
+    assert (steps.replicas, steps.rolling) == (2, False), "nothing is begun that could not be finished"
+    assert turn.take(OTHER)
+
+
+def test_a_roll_out_under_way_keeps_its_turn_while_redis_is_away(upgraded):
+    turn = Turn()
+    kept = keeper(None, turn=turn)
+    assert planned(turn, upgraded, RedisView(None, {}), kept).rolling
+    assert planned(turn, upgraded, None, kept).rolling
+    assert not turn.take(OTHER)
+
+
+def test_the_turn_is_kept_while_the_last_old_pod_is_gone_and_its_successor_not_there(upgraded):
+    turn = Turn()
+    new = tuple(replace(upgraded.pods[1], ordinal=i, name=f"chat-{i}", revision="new") for i in (1, 2))
+    under_way = replace(upgraded, pods=new, workload=replace(upgraded.workload, replicas=3, partition=0))
+    assert planned(turn, under_way, RedisView(None, {})).rolling
+    assert not turn.take(OTHER)
