@@ -77,9 +77,8 @@ def plan(
         most = max(highest, work.replicas)
         count = sum(p.ordinal < wanted for p in seen.pods)
         leaving, goes_on = _still_leaving(seen), not hold or work.partition < work.replicas
-        return Plan(
-            work.replicas, most, leaving, rolling=goes_on, outdated=count, waiting="the new template is applied"
-        )
+        waiting = "the new template is applied"
+        return Plan(work.replicas, most, leaving, rolling=goes_on, outdated=count, waiting=waiting)
     outdated = [p for p in seen.pods if p.revision != work.update_revision]
     kept_outdated = [p for p in outdated if p.ordinal < wanted]
     active = _admitted(seen, view)
