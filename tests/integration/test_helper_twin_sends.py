@@ -108,6 +108,11 @@ async def test_hooks_are_told_and_can_stop_a_send(twin):
     assert len(twin.sent()) == before and len(told) == 4
     twin.helper.on_send.clear()
     await twin("send_message", "ann", "bob", "forbidden")
+    twin.helper.on_send += [told.append]
+    await twin("send_message", "ann", "bob", "one more")
+    twin.helper.on_send = []
+    await twin("send_message", "ann", "bob", "unheard")
+    assert [event.message for event in told[4:]] == ["one more"]
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

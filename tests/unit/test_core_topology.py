@@ -156,7 +156,15 @@ def test_a_server_is_avoided_by_its_name_and_by_any_url_of_it(avoid):
     assert not matches(ServerEntry("s11", "ws://h:11/ws"), avoid)
 
 
-@pytest.mark.parametrize("avoid", [None, "", "nobody", "ws://other/ws", "?"])
+@pytest.mark.parametrize("avoid", ["wss://chat.example/im/1/ws?token=7.x", "WSS://CHAT.example:443/im/1/ws"])
+@pytest.mark.parametrize("url", ["wss://chat.example/im/1/ws", "wss://Chat.Example:443/im/1/ws"])
+def test_a_url_is_known_as_a_browser_writes_it(url, avoid):
+    assert matches(ServerEntry("s1", url), avoid)
+    for other in ("wss://chat.example/im/2/ws", "ws://chat.example/im/1/ws", "wss://chat.example:444/im/1/ws"):
+        assert not matches(ServerEntry("s2", other), avoid)
+
+
+@pytest.mark.parametrize("avoid", [None, "", "nobody", "ws://[", "ws://h:99999/ws", "ws://other/ws", "?"])
 def test_what_names_no_server_avoids_none(avoid):
     assert not matches(ServerEntry("s1", "ws://h:1/ws"), avoid)
 

@@ -23,7 +23,11 @@ __all__ = ["ServerCollector", "make_registry"]
 
 # Labels that are always shown, so that a rate exists before the first event.
 _KINDS = ("message", "channel", "receipt")
-_HANDSHAKES = ("ok", "unauthorized", "forbidden", "not_found", "bad_request", "timeout", "busy", "full")
+_HANDSHAKES = (
+    *("ok", "unauthorized", "forbidden", "not_found", "bad_request", "timeout"),
+    *("busy", "full", "draining", "unavailable"),
+)
+_CODES = ("1000", "1001", "1006", "1009", "1012", "4000", "4001", "4002", "4500", "4501", "4502")
 _RESUMES = ("recovered", "lost", "plain")
 _STATUSES = ("delivered", "offline")
 
@@ -70,7 +74,7 @@ class ServerCollector(Collector):
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
         yield _counter("imserver_handshakes", "Handshakes by result", "result", stats.handshakes, _HANDSHAKES)
-        yield _counter("imserver_disconnects", "Closed WebSockets by close code", "code", stats.disconnects)
+        yield _counter("imserver_disconnects", "Closed WebSockets by close code", "code", stats.disconnects, _CODES)
         yield _counter("imserver_messages_received", "Entries read from Redis", "kind", stats.received, _KINDS)
         yield _counter("imserver_messages_delivered", "Frames written to sockets", "kind", stats.delivered, _KINDS)
         yield _counter("imserver_resumes", "Sockets that continued an earlier one", "result", stats.resumes, _RESUMES)

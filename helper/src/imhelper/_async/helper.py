@@ -164,6 +164,10 @@ class ImHelper:
         """
         return self._hooks
 
+    @on_send.setter
+    def on_send(self, hooks: Iterable[Callable[[SendEvent], Any]]) -> None:
+        self._hooks[:] = hooks
+
     async def send_message(
         self,
         sender: str,

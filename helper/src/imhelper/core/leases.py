@@ -8,10 +8,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
+from urllib.parse import urlsplit
 
 from .topology import ACTIVE, ServerEntry, Topology
 
 __all__ = ["Lease", "choose_server", "live_names", "matches", "parse_leases"]
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,17 @@ def matches(server: ServerEntry, avoid: str | None) -> bool:
     """Whether `avoid` (a name or any URL of a server, with or without a query) means this server."""
     if not avoid:
         return False
-    return avoid == server.name or avoid.partition("?")[0].rstrip("/") == server.url.rstrip("/")
+    return avoid == server.name or _place(avoid) == _place(server.url)
+
+
+def _place(url: str) -> tuple[str, ...]:
+    """What a URL leads to, as browsers write it: host in lower case, no default port; no query, no slash at the end."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return (url,)
+    return parts.scheme, parts.hostname or "", str(port), parts.path.rstrip("/")
 
 
 def choose_server(
