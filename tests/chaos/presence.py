@@ -52,14 +52,16 @@ def _offs_in_order(fault: Fault, rules: Rules, client: Client, spans: list[tuple
 
 def _gaps_have_offs(fault: Fault, rules: Rules, client: Client, spans: list[tuple[float, float]]) -> None:
     bound = rules.lease + rules.grace + 2 + 2 * rules.slack
-    covered = 0.0
+    # An off within a connection is another rule's; a disconnect's comes before the client hears of it.
+    began = covered = 0.0
     for opened, end in spans:
         too_long = covered and opened - covered > bound + rules.outages(covered, opened)
         if too_long and not any(
-            covered - rules.slack < off < opened + rules.slack for off in rules.offs.get(client.number, ())
+            began - rules.slack < off < opened + rules.slack for off in rules.offs.get(client.number, ())
         ):
             fault("events", f"{client.client_id}: away from {covered:.3f} to {opened:.3f} and no off")
-        covered = max(covered, end)
+        if end > covered:
+            began, covered = opened, end
 
 
 def _disconnects(fault: Fault, rules: Rules, client: Client) -> None:
