@@ -24,9 +24,18 @@ class FakeApi:
         head = {"namespace": "ns", "name": "chat", "uid": "uid", "generation": 3} | metadata
         self.manifest: dict[str, Any] | None = {"metadata": head, "spec": UNREADABLE, "status": {}}
         self.events: list[str] = []
+        self.live: dict[tuple[str, str], dict[str, Any]] = {}
+        self.asked: list[bool] = []
 
     async def cluster(self, _: Key) -> dict[str, Any] | None:
         return self.manifest
+
+    async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
+        self.asked.append(routes)
+        return self.live if routes else {}
+
+    async def pods(self, *_: Any) -> list[dict[str, Any]]:
+        return []
 
     async def set_finalizer(self, _: Key, __: str, present: bool) -> None:
         assert not present
@@ -67,6 +76,20 @@ async def test_its_deletion_waits_for_nothing():
     assert api.events[0].startswith("KeysLeft: ")
     kept.mark()
     assert await kept._pass(), "it is gone"
+
+
+async def test_routes_are_looked_for_until_none_is_left_whoever_wanted_them():
+    api = FakeApi()
+    manifest = api.manifest | {"spec": {"redis": {"url": "redis://r"}}}  # type: ignore[operator]
+    kept = keeper(api)
+    api.live = {("HTTPRoute", "chat-0"): {"metadata": {"name": "chat-0"}}}
+    await kept._look(manifest)
+    await kept._look(manifest)
+    api.live = {}
+    await kept._look(manifest)
+    await kept._look(manifest)
+    assert api.asked == [True, True, True, False], "an operator that begins, or one whose removal failed, asks, too"
+    await kept._close()
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ class Keeper:
         self._denied = 0.0
         self._admitted: dict[str, str] | None = None
         self._released: dict[str, float] = {}
+        # Few clusters know the kind: it is asked for until none is left that an earlier spec wanted.
+        self._may_have_routes = True
         self._wanted: int | None = None
         self._written = float("-inf")
         self._ending = Ending(api)
@@ -190,7 +192,9 @@ class Keeper:
         except ValueError as error:
             await self._refuse(manifest, str(error))
             return None
-        live = await self._api.children(key, routes=self._knows_routes(cluster))
+        wants_routes = cluster.spec.exposure.gateway is not None
+        live = await self._api.children(key, routes=wants_routes or self._may_have_routes)
+        self._may_have_routes = wants_routes or any(kind == "HTTPRoute" for kind, _ in live)
         self._applier.observed(live)
         pods = await self._api.pods(key, selector(key.name))
         self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
@@ -201,12 +205,6 @@ class Keeper:
         except (MissingReference, ValueError) as error:
             problem = Problem("SecretMissing", str(error))
         return problem
-
-    def _knows_routes(self, cluster: Cluster) -> bool:
-        before = self._cluster
-        return cluster.spec.exposure.gateway is not None or (
-            before is not None and before.spec.exposure.gateway is not None
-        )
 
     async def _refuse(self, manifest: Manifest, why: str) -> None:
         """A spec that this release can't read: say so, touch nothing; if the ImCluster is to go, let it go."""
