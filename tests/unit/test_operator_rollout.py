@@ -307,7 +307,9 @@ def test_a_held_rollout_applies_the_template_and_replaces_nothing():
     world.settle()
     uids = {i: p.uid for i, p in world.pods.items()}
     world.template = "t2"
-    world.tick(30, hold=True)
+    for _ in range(30):
+        world.tick(1, hold=True)
+        assert not world.last.rolling, "people are not told of a roll-out that waits"
     assert {i: p.uid for i, p in world.pods.items()} == uids
     assert world.last.outdated == 3
     world.settle()

@@ -76,8 +76,9 @@ def plan(
         # All ordinals are below the partition, or the controller would replace pods that hold clients.
         most = max(highest, work.replicas)
         count = sum(p.ordinal < wanted for p in seen.pods)
-        leaving = _still_leaving(seen)
-        return Plan(work.replicas, most, leaving, rolling=True, outdated=count, waiting="the new template is applied")
+        leaving, goes_on = _still_leaving(seen), not hold or work.partition < work.replicas
+        waiting = "the new template is applied"
+        return Plan(work.replicas, most, leaving, rolling=goes_on, outdated=count, waiting=waiting)
     outdated = [p for p in seen.pods if p.revision != work.update_revision]
     kept_outdated = [p for p in outdated if p.ordinal < wanted]
     active = _admitted(seen, view)
