@@ -14,7 +14,7 @@ from lightkube import ApiError, AsyncClient
 from lightkube.core.resource import NamespacedResourceG
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.core_v1 import EventSource, ObjectReference
-from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.meta_v1 import ObjectMeta, Status
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress
@@ -63,9 +63,14 @@ def _plain(resource: Any) -> Manifest:
     return manifest
 
 
-def missing(error: ApiError) -> bool:
+def missing(error: httpx2.HTTPStatusError) -> bool:
     """Whether an error says that the object, or its kind, is not there."""
-    return error.status.code == 404
+    return error.status.code == 404 if isinstance(error, ApiError) else _unknown_kind(error)
+
+
+def _unknown_kind(error: httpx2.HTTPStatusError) -> bool:
+    """The API server answers in plain text, and so without an ApiError, when it does not know the kind."""
+    return not isinstance(error, ApiError) and error.response.status_code == 404
 
 
 class Api:
@@ -159,23 +164,29 @@ class Api:
                 async for item in self._client.list(resource, namespace=key.namespace, labels=labels):
                     manifest = _plain(item)
                     found[kind, manifest["metadata"]["name"]] = manifest
-            except ApiError as error:
+            except httpx2.HTTPStatusError as error:
                 if kind != "HTTPRoute" or not missing(error):
                     raise
         return found
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply of one child, forced: what the operator sets is the operator's."""
-        metadata = manifest["metadata"]
-        applied = await self._client.patch(
-            _KINDS[manifest["kind"]],
-            metadata["name"],
-            manifest,
-            namespace=metadata["namespace"],
-            patch_type=PatchType.APPLY,
-            field_manager=FIELD_MANAGER,
-            force=True,
-        )
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        try:
+            applied = await self._client.patch(
+                _KINDS[kind],
+                metadata["name"],
+                manifest,
+                namespace=metadata["namespace"],
+                patch_type=PatchType.APPLY,
+                field_manager=FIELD_MANAGER,
+                force=True,
+            )
+        except httpx2.HTTPStatusError as error:
+            if _unknown_kind(error):
+                message = f"this cluster does not know {kind} of {manifest['apiVersion']}"
+                raise ApiError(status=Status(code=404, message=message)) from error
+            raise
         return _plain(applied)
 
     async def remove(self, kind: str, key: Key, name: str) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from lightkube import ApiError, AsyncClient
+import httpx2
+from lightkube import AsyncClient
 
 from .api import Api, missing
 from .leader import RENEW_SECONDS, Elector
@@ -29,7 +30,7 @@ async def release(settings: Settings, client: AsyncClient) -> int:
     api = Api(client)
     try:
         found = await api.clusters(settings.watch_namespaces)
-    except ApiError as error:
+    except httpx2.HTTPStatusError as error:
         if missing(error):
             return 0
         raise
