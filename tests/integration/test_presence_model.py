@@ -175,6 +175,14 @@ class Presence(RuleBasedStateMachine):
         self.freeze(at)
         self.fence(at)
 
+    @precondition(lambda self: len(self.running()) > 1)
+    @rule(at=pick, compares_first=st.booleans())
+    def sleep_through_the_reclaim(self, at: int, compares_first: bool) -> None:
+        self.freeze_past_lease(at)
+        while self.reclaims:
+            self.reclaim_some(at, GRACE_MS)
+        self.thaw(at, compares_first)
+
     @precondition(lambda self: self.reclaims)
     @rule(at=pick, grace_ms=st.sampled_from([0, GRACE_MS]))
     def reclaim_some(self, at: int, grace_ms: int) -> None:

@@ -2,6 +2,7 @@
 # What matters: order, jumps that are told, and a plain socket's position that never claims what was not handed over.
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from imhelper.core.position import StreamId
 from imserver.entries import Fields
-from imserver.fanout import Fanout
+from imserver.fanout import SLICE, Fanout
 from imserver.socket import CLOSING, OPEN, Socket
 from imserver.state import Slot
 from imserver.stats import Stats
@@ -221,3 +222,79 @@ async def test_a_plain_sockets_position_never_claims_what_the_kernel_has_not_tak
     assert position < min(written, default=10**9)
     assert (socket in world.slot.stalled) == bool(socket.pipe.unsent), "what a lost connection goes by"
     assert world.fanout.fresh == []
+
+
+class Counting(Transport):
+    """Counts the writes of all sockets that share `writes`, and remembers when its own first one came."""
+
+    def __init__(self, writes: list[int]) -> None:
+        super().__init__()
+        self.writes = writes
+        self.first: int | None = None
+
+    def write(self, data: bytes) -> None:
+        self.first = self.writes[0] if self.first is None else self.first
+        self.writes[0] += 1
+        self.out.append(data)
+
+
+async def turns_until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn, as often as it takes."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
+
+
+async def test_a_very_large_channel_holds_up_others_for_a_slice_and_order_within_a_client_holds():
+    """Messages to 50,000 members over 25 slots, and in the middle of them one each for others."""
+    world, writes = World(), [0]
+
+    def live(slot: Slot, client: bytes) -> Live:
+        socket = Live(slot, client)
+        socket.pipe = Counting(writes)
+        socket.transport = cast(Any, socket.pipe)
+        return socket
+
+    large = [Slot(n, 0, b"large %d" % n, StreamId(1, 10)) for n in range(25)]
+    members = [live(slot, b"m%d" % n) for slot in large for n in range(2000)]
+    for socket in members:
+        socket.member.slot.join(socket.member.client, b"room", 1)
+    others = [live(Slot(100 + n, 0, b"other %d" % n, StreamId(1, 10)), b"o%d" % n) for n in range(20)]
+    for slot in large:
+        world.fanout.offer(slot, [(b"1-11", channel(b"room", b"0"))])
+    task = asyncio.create_task(world.fanout.run())
+    for n, socket in enumerate(others):
+        await turns_until(lambda n=n: writes[0] >= n * SLICE)  # type: ignore[misc]
+        began = writes[0]
+        world.fanout.offer(socket.member.slot, [(b"1-11", message(socket.member.client, b"1:1"))])
+        await turns_until(lambda socket=socket: bool(socket.pipe.out))  # type: ignore[misc]
+        first = cast(Counting, socket.pipe).first
+        # What one slot of the channel has members, and no more.
+        assert first is not None and first - began <= SLICE
+    assert not all(socket.pipe.out for socket in members), "the channel was under way all the time"
+    # Three that wait together leave in one write; what comes after them comes after them.
+    assert await until(lambda: not world.fanout.busy, 20)
+    for slot in large:
+        world.fanout.offer(slot, [(b"1-%d" % (11 + n), channel(b"room", b"%d" % n)) for n in (1, 2, 3)])
+    assert await until(lambda: not world.fanout.busy, 20)
+    task.cancel()
+    assert {socket.pipe.text for socket in members} == {b"\x81\x010\x81\x011\x81\x012\x81\x013"}
+
+
+async def test_messages_without_end_do_not_starve_a_channel():
+    world = World()
+    room = Live(Slot(1, 0, b"room", StreamId(1, 10)), b"member")
+    room.member.slot.join(b"member", b"room", 1)
+    busy = [Live(Slot(10 + n, 0, b"busy %d" % n, StreamId(1, 10)), b"b%d" % n) for n in range(30)]
+    world.fanout.offer(room.member.slot, [(b"1-11", channel(b"room", b"at last"))])
+    task = asyncio.create_task(world.fanout.run())
+    for n in range(20):
+        for socket in busy:
+            if not socket.member.slot.queued:
+                entry = message(b"\n".join([socket.member.client] * SLICE), b"x")
+                world.fanout.offer(socket.member.slot, [(b"1-%d" % (11 + n), entry)])
+        await asyncio.sleep(0)
+    assert room.pipe.out
+    task.cancel()

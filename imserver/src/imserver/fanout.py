@@ -20,9 +20,13 @@ log = logging.getLogger(__name__)
 
 # Writes after which the loop gets a turn, so that what was written leaves and others are served (some 5 ms).
 SLICE = 2000
-# Entries of one slot at a visit: as many as leave together in one write a socket.
+# Entries of one slot at a visit: as many as leave together in one write a socket. A frame that is gathered costs a
+# fraction of one that is written on its own.
 VISIT = 32
 VISIT_BYTES = 65536
+VISIT_FRAMES = 4 * SLICE
+# Visits to slots without channel messages, of which there may be many, before one with some has its turn.
+LIGHTS = 8
 
 
 class Fanout:
@@ -48,6 +52,8 @@ class Fanout:
         self._gap = gap
         self._light: deque[Slot] = deque()
         self._heavy: deque[Slot] = deque()
+        # Visits to light slots since the last one to a heavy slot.
+        self._lights = 0
         self._work = asyncio.Event()
         # Frames by socket while a visit handles several entries, else None; and the id before those entries.
         self._out: dict[Socket, list[bytes]] | None = None
@@ -75,9 +81,11 @@ class Fanout:
         while True:
             await self._work.wait()
             budget, slots = SLICE, len(self._light) + len(self._heavy)
-            for turn in range(slots):
-                # One heavy slot after each eight light ones at the latest: neither starves the other.
-                light = self._light and (turn % 8 or not self._heavy)
+            for _ in range(slots):
+                # One heavy slot after each eight light ones at the latest: neither starves the other. Counted over all
+                # turns, for one heavy slot may be all that there is time for in one.
+                light = self._light and (self._lights < LIGHTS or not self._heavy)
+                self._lights = self._lights + 1 if light else 0
                 slot = (self._light if light else self._heavy).popleft()
                 budget -= 1 + self._visit(slot)
                 if slot.queue:
@@ -117,7 +125,7 @@ class Fanout:
                 # Written by a foreign hand: it must not end every server that reads this slot.
                 log.exception("slot %d: the entry %s is not readable", slot.number, entry_id.decode())
             size += len(fields[-1])
-            if written > SLICE * VISIT or size > VISIT_BYTES:
+            if written > VISIT_FRAMES or size > VISIT_BYTES:
                 break
         if several > 1:
             written = self._flush()
