@@ -124,7 +124,7 @@ async def test_a_call_may_be_cancelled_at_any_moment(redis_server):
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 task.cancel()
-                [outcome] = await asyncio.gather(task, return_exceptions=True)
+                outcome: object = (await asyncio.gather(task, return_exceptions=True))[0]
                 if isinstance(outcome, asyncio.CancelledError):
                     cancelled[name] += 1
                 else:
