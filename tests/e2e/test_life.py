@@ -50,15 +50,6 @@ def test_rollout_of_a_setting(running, record):
     record(**report, seconds=round(seconds))
 
 
-def test_a_pod_is_killed(running, record):
-    traffic = running.traffic(servers=2)
-    running.kubectl("delete", "pod", "chat-0", "--force", "--grace-period=0")
-    seconds = running.ready()
-    report = traffic.settle()
-    nothing_lost(report)
-    record(**report, seconds=round(seconds))
-
-
 def test_a_pod_is_deleted_in_order_and_then_two_are_killed_at_once(stage, record):
     stage.valkey()
     stage.imcluster(replicas=3)

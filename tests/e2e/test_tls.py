@@ -97,7 +97,7 @@ def test_certificates_of_redis_are_checked_and_rotated(stage, record, tmp_path):
     )
     stage.redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     seconds = time.monotonic() - began
-    report = traffic.settle(8)
+    report = traffic.settle(5)
     nothing_lost(report)
     assert {p["metadata"]["uid"] for p in stage.pods()} == old and stage.restarts() == 0, "nothing was rolled"
     wait_for("the operator to use the new ones", lambda: _degraded(stage) == "Healthy", 60)
