@@ -156,7 +156,9 @@ class Device:
                 if url is None:
                     url = await self._get_url(self.client.client_id, self._avoid)
                 await self._open(url)
-                return
+                if self.connected:
+                    return
+                # Lost again before this task had its turn.
             except ImError as error:
                 self.ledger.errors[f"prev_connect_server: {type(error).__name__}"] += 1
             except (OSError, TimeoutError) as error:

@@ -77,7 +77,7 @@ class ServerFaults:
             return None
         seconds = self._scene.lease + self._scene.rng.uniform(0.5, 0.9) * self._scene.grace
         self._scene.note(f"freeze {victim.name} for {seconds:.1f} s")
-        began = now()
+        began, fenced = now(), _fenced(victim)
         self._mark_dead(victim)
         victim.frozen = True
         victim.process.freeze()
@@ -85,13 +85,13 @@ class ServerFaults:
         # Some had their answer on its way when it froze.
         held = self._mark_dead(victim, began)
         victim.process.thaw()
-        thawed, ends = now(), len(victim.exits)
+        thawed = now()
         for _ in range(10):
             await asyncio.sleep(self._scene.lease)
-            if not self._scene.redis_busy or len(victim.exits) > ends:
+            if not self._scene.redis_busy or _fenced(victim) > fenced:
                 break
             # Only Redis can tell it what became of it.
-        if len(victim.exits) == ends:
+        if _fenced(victim) == fenced:
             # Nobody could judge it meanwhile (Redis was away): it goes on as if nothing had been.
             for connection in held:
                 if connection.closed is None or connection.closed > thawed:
@@ -157,6 +157,11 @@ class ServerFaults:
         self._scene.note(f"start {managed.name}")
         managed.busy = True
         return await self._back(managed)
+
+
+def _fenced(managed: Managed) -> int:
+    """How often it has said that it was; its end may take a while longer."""
+    return managed.process.output.count("this server was fenced")
 
 
 def _is_ready(managed: Managed) -> bool:
