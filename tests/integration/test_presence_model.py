@@ -291,9 +291,9 @@ class Presence(RuleBasedStateMachine):
             return
         self.link.command(None, "FLUSHALL")
         for lost in (self.recorded, self.grace, self.events, self.members, self.owed):
-            lost.clear()  # type: ignore[attr-defined]
+            lost.clear()
         for told in (self.marked, self.ended, self.fenced, self.reclaims):
-            told.clear()  # type: ignore[attr-defined]
+            told.clear()
         for host in self.running():
             host.read()
 
@@ -404,6 +404,6 @@ def test_presence_is_as_the_model_says_whatever_comes_between(spawn_redis):
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(machine, settings=checked)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(machine, settings=checked)
     finally:
         link.close()

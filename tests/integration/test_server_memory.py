@@ -3,6 +3,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.support.waiting import eventually
 
 def beats(redis: RedisServer) -> dict[bytes, int]:
     with redis.client() as client:
-        leases = client.hgetall(keys.servers("im"))
-    return {name: int(lease.split(b"\n")[1]) for name, lease in leases.items()}  # type: ignore[union-attr]
+        leases: Any = client.hgetall(keys.servers("im"))
+    return {name: int(lease.split(b"\n")[1]) for name, lease in leases.items()}
 
 
 async def test_full_memory_ends_sends_and_nothing_else(redis_server, spawn_imservers):

@@ -74,3 +74,5 @@ async def test_a_thousand_that_never_read_cost_no_more_than_their_buffers(redis_
         assert most - before < bound
         assert metrics['imserver_disconnects_total{code="4001"}'] == CLIENTS
         assert metrics["imserver_connections"] == 1
+        # Until they are cut off the closed ones hold what they had not read, and the metric says so.
+        assert BUFFER < metrics["imserver_write_buffer_bytes"] < bound

@@ -3,6 +3,7 @@
 
 import asyncio
 import shutil
+from typing import Any
 
 import pytest
 import redis
@@ -45,7 +46,7 @@ async def test_failures_and_a_new_password_over_tls_with_the_least_rights(spawn_
     settings = {"IM_REDIS_USERNAME": "imcluster", "IM_REDIS_PASSWORD_FILE": password, "IM_REDIS_CA_FILE": authority.ca}
     settings |= {"IM_REDIS_CERT_FILE": mine, "IM_REDIS_KEY_FILE": my_key, "IM_GRACE_SECONDS": 5}
     first, second = await asyncio.to_thread(spawn_imservers, 2, url, **settings)
-    files = {"ssl_ca_certs": authority.ca, "ssl_certfile": mine, "ssl_keyfile": my_key}
+    files: dict[str, Any] = {"ssl_ca_certs": authority.ca, "ssl_certfile": mine, "ssl_keyfile": my_key}
     async with (
         ImHelper(url, username="imcluster", password=password.read_text, timeout=20, **files) as im,
         connected(first, im, "al", envelope=True) as al,
