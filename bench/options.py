@@ -19,6 +19,7 @@ class Options:
         payloads: payload sizes in bytes.
         repeats: channel messages a round, one after another.
         burst: channel messages queued at once.
+        members: members of a channel on several servers, while others get 1:1 messages.
         handshakes: sockets opened a round; all rounds' sockets stay open.
         clients: clients connected for 1:1 messages.
         rate: 1:1 messages a second.
@@ -34,6 +35,7 @@ class Options:
     payloads: tuple[int, ...] = (128, 4096)
     repeats: int = 3
     burst: int = 20
+    members: int = 50000
     handshakes: int = 3000
     clients: int = 2000
     rate: int = 1000
@@ -48,6 +50,7 @@ QUICK = Options(
     settle_seconds=0.5,
     sockets=500,
     repeats=2,
+    members=2000,
     handshakes=300,
     clients=200,
     rate=500,

@@ -19,13 +19,14 @@ from bench.errors import BenchError
 from bench.natives import MODES, SOCKETS_A_PROCESS
 from bench.options import FULL, QUICK, Options
 from bench.report import Row, machine, table
-from bench.works import direct, fanout, handshakes, rss
+from bench.works import direct, fanout, handshakes, large, rss
 from imhelper import ImError
 
 WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "rss": rss.measure,
     "fanout": fanout.measure_one,
     "burst": fanout.measure_burst,
+    "large": large.measure,
     "handshakes": handshakes.measure,
     "direct": direct.measure,
 }
@@ -38,6 +39,7 @@ HELP = {
     "payloads": "payload sizes in bytes, comma-separated; 1:1 messages have the first",
     "repeats": "channel messages a round, one after another",
     "burst": "channel messages queued at once",
+    "members": "members of a channel on several servers",
     "handshakes": "sockets opened a round",
     "clients": "clients connected for 1:1 messages",
     "rate": "1:1 messages a second",

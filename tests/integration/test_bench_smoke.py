@@ -23,6 +23,7 @@ TINY = {
     "sockets": "20",
     "repeats": "2",
     "burst": "5",
+    "members": "20",
     "handshakes": "15",
     "clients": "10",
     "rate": "100",
@@ -34,6 +35,7 @@ EXPECTED = {
     "rss": [30, 40] * 2,
     "fanout": [20 * 2 * 2] * 2,
     "burst": [20 * 5 * 2] * 2,
+    "large": [2 * (2 * 30 + 20 * 2)] * 2,
     "handshakes": [15 + 2 * 15] * 2,
     "direct": [10] * 3 + [2 * 30] * 6,
 }

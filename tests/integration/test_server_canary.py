@@ -21,8 +21,8 @@ async def test_entries_that_do_not_come_back_make_a_server_unready_until_they_do
             return await asyncio.to_thread(server.admin_get, "/readyz")
 
         async def metric(name: str) -> float:
-            value: float = (await asyncio.to_thread(server.metrics))[name]
-            return value
+            found: float = (await asyncio.to_thread(server.metrics))[name]
+            return found
 
         async with ImHelper(redis_server.url) as im, connected(server, im, "al", envelope=True) as socket:
             await socket.recv_kind("hello")

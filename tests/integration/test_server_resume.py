@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from imhelper import ImHelper
+from imhelper.core.slots import slot_of
 from tests.support.cluster import connected, new_name, url_on
 from tests.support.raw import TEXT, raw_socket
 from tests.support.waiting import eventually
@@ -308,3 +309,46 @@ async def test_a_slow_consumer_is_closed_and_resumes_with_nothing_missing(cluste
             while len(got) <= n:
                 got.append(int((await again.recv_json())["data"].partition(" ")[0]))
     assert got == list(range(n + 1))
+
+
+async def test_one_that_asks_twice_with_the_same_position_gets_all_on_both(cluster, im):
+    client = new_name()
+    async with connected(cluster.servers[0], im, client, envelope=True) as socket:
+        start = str((await hello(socket))["pos"])
+    for n in range(100):
+        await im.send_message("s", client, n)
+
+    async def resume(at: int) -> list[object]:
+        async with connected(cluster.servers[at], im, client, envelope=True, since=start) as socket:
+            assert (await hello(socket))["recovered"] is True
+            return [(await socket.recv_json())["data"] for _ in range(101)]
+
+    both = [asyncio.create_task(resume(at)) for at in (0, 1)]
+
+    async def two_sockets() -> bool:
+        found: int = await im._link.command(0, "HLEN", f"{{im:0}}:sk:{client}")
+        return found == 2
+
+    await eventually(two_sockets)
+    await im.send_message("s", client, "to both")
+    assert await asyncio.gather(*both) == [[*range(100), "to both"]] * 2
+
+
+async def test_a_quiet_client_that_only_pings_is_recovered_long_after_the_window(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(
+        spawn_imservers, 1, redis_server.url, IM_RETAIN_SECONDS=1, IM_GRACE_SECONDS=0.5, IM_SLOTS=16
+    )
+    busy = next(name for name in map(str, range(1000)) if slot_of(name, 16) == slot_of("quiet", 16))
+    async with ImHelper(redis_server.url) as im, connected(server, im, "quiet", envelope=True) as socket:
+        first = pos = str((await hello(socket))["pos"])
+        # Its own last message is long gone from the log, while others of its slot get theirs.
+        for n in range(8):
+            await im.send_message("s", busy, n)
+            await asyncio.sleep(0.4)
+            pos = await pos_of(socket)
+        async with connected(server, im, "quiet", envelope=True, since=pos) as again:
+            greeting = await hello(again)
+            assert (greeting["recovered"], greeting["pos"]) == (True, pos)
+        async with connected(server, im, "quiet", envelope=True, since=first) as again:
+            assert (await hello(again))["recovered"] is False, "without its pings it would have been too late"
+    assert pos != first

@@ -248,7 +248,7 @@ async def turns_until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_very_large_channel_holds_up_others_for_a_slice_and_order_within_a_client_holds():
-    """Messages to 50,000 members over 25 slots, and in the middle of them one each for others."""
+    """Messages to 50,000 members over 200 slots, and in the middle of them one each for others."""
     world, writes = World(), [0]
 
     def live(slot: Slot, client: bytes) -> Live:
@@ -257,11 +257,11 @@ async def test_a_very_large_channel_holds_up_others_for_a_slice_and_order_within
         socket.transport = cast(Any, socket.pipe)
         return socket
 
-    large = [Slot(n, 0, b"large %d" % n, StreamId(1, 10)) for n in range(25)]
-    members = [live(slot, b"m%d" % n) for slot in large for n in range(2000)]
+    large = [Slot(n, 0, b"large %d" % n, StreamId(1, 10)) for n in range(200)]
+    members = [live(slot, b"m%d" % n) for slot in large for n in range(SLICE)]
     for socket in members:
         socket.member.slot.join(socket.member.client, b"room", 1)
-    others = [live(Slot(100 + n, 0, b"other %d" % n, StreamId(1, 10)), b"o%d" % n) for n in range(20)]
+    others = [live(Slot(1000 + n, 0, b"other %d" % n, StreamId(1, 10)), b"o%d" % n) for n in range(20)]
     for slot in large:
         world.fanout.offer(slot, [(b"1-11", channel(b"room", b"0"))])
     task = asyncio.create_task(world.fanout.run())

@@ -18,13 +18,14 @@ __all__ = ["Fanout"]
 
 log = logging.getLogger(__name__)
 
-# Writes after which the loop gets a turn, so that what was written leaves and others are served (some 5 ms).
-SLICE = 2000
+# Writes after which the loop gets a turn, so that what was written leaves and others are served: some 5 ms at 20 µs a
+# write. A message of another slot needs a few turns: the read that asks for it, its answer, and its own dispatch.
+SLICE = 250
 # Entries of one slot at a visit: as many as leave together in one write a socket. A frame that is gathered costs a
 # fraction of one that is written on its own.
 VISIT = 32
 VISIT_BYTES = 65536
-VISIT_FRAMES = 4 * SLICE
+VISIT_FRAMES = 2000
 # Visits to slots without channel messages, of which there may be many, before one with some has its turn.
 LIGHTS = 8
 

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from . import __version__
 from .reader import Reader
-from .socket import OPEN
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -58,7 +57,7 @@ class ServerCollector(Collector):
             ),
             "imserver_write_buffer_bytes": (
                 "Bytes that wait in user space to be written",
-                sum(s.transport.get_write_buffer_size() for s in list(hub.connected) if s.state == OPEN),
+                sum(s.transport.get_write_buffer_size() for s in list(hub.connected)),
             ),
             "imserver_slots_owned": ("Slots that the table gives this server", self._owned()),
             "imserver_topology_epoch": ("Epoch of the topology in force", hub.topology.epoch if hub.topology else 0),

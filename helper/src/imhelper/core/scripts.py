@@ -10,15 +10,12 @@ from importlib.resources import files
 
 __all__ = ["Script", "load"]
 
-# What keeps presence true, or ends it, goes on when maxmemory is reached: leases, canaries, places, the cursors of
-# event groups. Each writes little, and replaces what it wrote before.
-# Source: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
+# What keeps presence true, or ends it, goes on when maxmemory is reached: leases, canaries, places, cursors of event
+# groups. Each writes little, and replaces what it wrote before. (https://redis.io/docs/latest/develop/programmability/)
 _IN_FULL_MEMORY = "#!lua flags=allow-oom\n"
 _GO_ON = frozenset(
-    (
-        *("beat", "boot", "disconnect", "events_done", "events_lease", "events_members"),
-        *("positions", "publish", "publisher", "restore", "verify", "wake"),
-    )
+    {"beat", "boot", "disconnect", "events_done", "events_lease", "events_members"}
+    | {"positions", "publish", "publisher", "restore", "verify", "wake"}
 )
 
 
