@@ -50,6 +50,7 @@ class LeaseKeeper:
         self._epoch_seen = ""
         self._first = True
         self._orphans: dict[bytes, float] = {}
+        self._adopted: set[bytes] = set()
         self._looked = 0.0
         self.leases: dict[str, Lease] = {}
         hub.poke = self._poked.set
@@ -137,7 +138,7 @@ class LeaseKeeper:
             self._first = False
             if replaced:
                 log.warning("this name was held by an earlier boot, whose sockets are reclaimed now")
-                await self.reclaim(replaced.decode())
+                self._adopt(replaced)
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
@@ -206,6 +207,20 @@ class LeaseKeeper:
         hub.stats.reclaims += gone
         return left, cursor
 
+    def _adopt(self, boot: bytes) -> None:
+        """Reclaim a boot beside the beats: with very many sockets it may take longer than this server's own lease."""
+        if boot not in self._adopted:
+            self._adopted.add(boot)
+            self._hub.spawn(self._reclaim_adopted(boot))
+
+    async def _reclaim_adopted(self, boot: bytes) -> None:
+        try:
+            await self.reclaim(boot.decode())
+        except RedisUnavailableError as error:
+            log.warning("a reclaim stopped and is taken up again later: %s", error)
+        finally:
+            self._adopted.discard(boot)
+
     async def _adopt_orphans(self) -> None:
         """Boots that a group knows but that hold no lease: reclaims cut short, leases that Redis lost."""
         hub = self._hub
@@ -225,4 +240,4 @@ class LeaseKeeper:
         for boot, since in found.items():
             if now - since >= hub.settings.lease_seconds:
                 log.warning("a boot without a lease is reclaimed")
-                await self.reclaim(boot.decode())
+                self._adopt(boot)
