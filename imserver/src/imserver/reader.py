@@ -45,7 +45,7 @@ class Reader:
         self._entry_bytes = 500.0
         self._connection: Dedicated | None = None
         self._unsure = True
-        self._waking = False
+        self._waking = self._wanted = False
         self._canary_sent = 0.0
         self._canary_seen = monotonic()
         self.seen_once = False
@@ -73,13 +73,17 @@ class Reader:
 
     def wake(self) -> None:
         """Make a blocked read return at once, for there is a new slot to read."""
+        self._wanted = True
         if not self._waking:
             self._waking = True
             self._hub.spawn(self._wake())
 
     async def _wake(self) -> None:
         try:
-            await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "w", "")
+            # Who asks while one is under way asks again: the read that it ends may have begun anew without the slot.
+            while self._wanted:
+                self._wanted = False
+                await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "w", "")
         except RedisUnavailableError:
             log.debug("a wake found Redis unavailable: the read has ended by itself then")
         finally:

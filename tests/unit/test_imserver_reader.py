@@ -1,0 +1,38 @@
+# A blocked read is ended for each new slot, and for several at once by few calls.
+# Redis is a stand-in that answers when the test says so; real reads are in tests/integration/.
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from imserver.reader import Reader
+
+
+async def test_a_slot_that_comes_while_a_wake_is_under_way_is_not_forgotten():
+    asked, answers = 0, asyncio.Semaphore(0)
+    jobs: list[asyncio.Task[None]] = []
+
+    async def eval_(script: Any, group: int, *args: Any) -> int:
+        nonlocal asked
+        assert (script.name, args) == ("wake", ("boot", "w", ""))
+        asked += 1
+        await answers.acquire()
+        return 1
+
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", link=SimpleNamespace(eval=eval_))
+    hub.spawn = lambda job: jobs.append(asyncio.create_task(job))
+    reader = Reader(hub, 0)
+    reader.wake()
+    await asyncio.sleep(0)
+    # Redis may have carried the first out already, and the read gone on without these.
+    for _ in range(3):
+        reader.wake()
+    answers.release()
+    await asyncio.sleep(0.01)
+    assert (asked, len(jobs)) == (2, 1)
+    answers.release()
+    await asyncio.wait_for(jobs[0], 5)
+    reader.wake()
+    answers.release()
+    await asyncio.wait_for(jobs[1], 5)
+    assert asked == 3
