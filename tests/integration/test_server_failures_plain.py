@@ -28,7 +28,7 @@ async def answer_one(boot: Boot, text: bytes) -> None:
         found = boot.link.command(0, "XRANGE", keys.wake(keys.group_tag("im", 0), boot.boot), "-", "+")
         return next((value for _, (kind, value) in found if kind == b"q"), None)
 
-    asker, number, slot = (await eventually(lambda: asyncio.to_thread(question))).split(b" ")
+    asker, number, slot, _ = (await eventually(lambda: asyncio.to_thread(question))).split(b" ")
     assert int(slot) == slot_of("al", 128)
     await asyncio.to_thread(boot.link.eval, load("wake"), 0, asker, "a", b"not to be read, and no reason to end")
     answer = b"%s %s %s" % (boot.boot.encode(), number, text)

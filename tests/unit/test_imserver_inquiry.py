@@ -35,7 +35,7 @@ Other = Callable[[Link, bytes, bytes], int]
 def inquiry_with(other: Other, ended: Mapping[int, bytes] | None = None) -> Inquiry:
     link = Link(other)
     presence = SimpleNamespace(ended=(ended or {}).get)
-    slot = SimpleNamespace(id=CURSOR, waiting=[SimpleNamespace(number=20, safe=BEHIND)])
+    slot = SimpleNamespace(id=CURSOR, n=8, waiting=[SimpleNamespace(number=20, safe=BEHIND)])
     slot.stalled = [SimpleNamespace(number=21, safe=BEHIND)]
     hub: Any = SimpleNamespace(boot_raw=b"me", link=link, presence=presence, admitting={22}, slots={5: slot})
     link.inquiry = Inquiry(hub)
@@ -49,8 +49,8 @@ def questions_of(inquiry: Inquiry) -> object:
 
 def answering(text: bytes) -> Other:
     def other(link: Link, boot: bytes, question: bytes) -> int:
-        asker, number, slot = question.split(b" ")
-        assert (asker, slot) == (b"me", b"5")
+        asker, number, slot, last = question.split(b" ")
+        assert (asker, slot, last) == (b"me", b"5", b"9")
         link.inquiry.answered(b"%s %s %s" % (boot, number, text))
         return 1
 
@@ -72,6 +72,7 @@ def away(link: Link, boot: bytes, question: bytes) -> int:
 @pytest.mark.parametrize(
     ("other", "start"),
     [
+        (answering(b"-"), START),
         (answering(CURSOR), CURSOR),
         (answering(ENDED), ENDED),
         (answering(b"?"), REPORTED),
@@ -82,36 +83,36 @@ def away(link: Link, boot: bytes, question: bytes) -> int:
 )
 async def test_another_server_decides_and_for_a_dead_one_its_last_report(other, start):
     inquiry = inquiry_with(other)
-    assert await inquiry.oldest(START, [b"you", b"7", REPORTED], 5, 0) == start
+    assert await inquiry.oldest(START, [b"you", b"7", REPORTED], 5, 0, 9) == start
 
 
 async def test_a_socket_that_ended_after_the_start_changes_nothing():
-    assert await inquiry_with(answering(b"50-12")).oldest(START, [b"you", b"7", REPORTED], 5, 0) == START
+    assert await inquiry_with(answering(b"50-12")).oldest(START, [b"you", b"7", REPORTED], 5, 0, 9) == START
 
 
 async def test_nobody_is_asked_where_nothing_can_have_been_missed():
     inquiry = inquiry_with(silent)
-    assert await inquiry.oldest(START, [b"you", b"7", START], 5, 0) == START
+    assert await inquiry.oldest(START, [b"you", b"7", START], 5, 0, 9) == START
     assert questions_of(inquiry) == []
 
 
 @pytest.mark.parametrize(("ended", "start"), [({7: ENDED}, ENDED), ({7: b""}, REPORTED), ({}, CURSOR)])
 async def test_own_sockets_are_known_without_asking(ended, start):
     inquiry = inquiry_with(away, ended)
-    assert await inquiry.oldest(START, [b"me", b"22", REPORTED], 5, 0) == REPORTED, "it is not open yet"
-    assert await inquiry.oldest(START, [b"me", b"20", REPORTED], 5, 0) == BEHIND, "it may be given up"
-    assert await inquiry.oldest(START, [b"me", b"7", REPORTED], 5, 0) == start
+    assert await inquiry.oldest(START, [b"me", b"22", REPORTED], 5, 0, 9) == REPORTED, "it is not open yet"
+    assert await inquiry.oldest(START, [b"me", b"20", REPORTED], 5, 0, 9) == BEHIND, "it may be given up"
+    assert await inquiry.oldest(START, [b"me", b"7", REPORTED], 5, 0, 9) == start
 
 
 async def test_the_earliest_of_several_counts():
     inquiry = inquiry_with(answering(ENDED), {1: b"50-4"})
-    assert await inquiry.oldest(START, [b"you", b"7", REPORTED, b"me", b"1", REPORTED], 5, 0) == b"50-4"
-    assert await inquiry.oldest(START, [b"me", b"1", REPORTED, b"you", b"7", REPORTED], 5, 0) == b"50-4"
+    assert await inquiry.oldest(START, [b"you", b"7", REPORTED, b"me", b"1", REPORTED], 5, 0, 9) == b"50-4"
+    assert await inquiry.oldest(START, [b"me", b"1", REPORTED, b"you", b"7", REPORTED], 5, 0, 9) == b"50-4"
 
 
 async def test_two_handshakes_of_one_client_share_an_answer():
     inquiry = inquiry_with(silent)
-    asked = [asyncio.create_task(inquiry.oldest(START, [b"you", b"7", REPORTED], 5, 0)) for _ in range(2)]
+    asked = [asyncio.create_task(inquiry.oldest(START, [b"you", b"7", REPORTED], 5, 0, 9)) for _ in range(2)]
     await asyncio.sleep(0)
     inquiry.answered(b"you 7 50-5")
     inquiry.answered(b"you 8 50-1")
@@ -123,7 +124,17 @@ async def test_two_handshakes_of_one_client_share_an_answer():
 async def test_an_answer_tells_where_a_socket_is_or_where_it_ended():
     inquiry = inquiry_with(silent, {7: ENDED, 9: b""})
     for number in (7, 8, 9, 20, 21, 22):
-        await inquiry.answer(0, b"you %d 5" % number)
-    await inquiry.answer(0, b"you 20 6")
-    told = [(7, ENDED), (8, CURSOR), (9, b"?"), (20, BEHIND), (21, BEHIND), (22, b"?"), (20, b"?")]
+        await inquiry.answer(0, b"you %d 5 9" % number)
+    await inquiry.answer(0, b"you 20 6 9")
+    await inquiry.answer(0, b"you 8 5 8")
+    told = [(7, ENDED), (8, CURSOR), (9, b"?"), (20, BEHIND), (21, BEHIND), (22, b"?"), (20, b"?"), (8, b"-")]
     assert questions_of(inquiry) == [(b"you", "a", b"me %d %s" % answer) for answer in told]
+
+
+async def test_a_reader_that_is_a_little_behind_is_waited_for():
+    inquiry = inquiry_with(silent)
+    slot: Any = inquiry._hub.slots[5]
+    asked = asyncio.create_task(inquiry.oldest(START, [b"me", b"7", REPORTED], 5, 0, 9))
+    await asyncio.sleep(0.02)
+    slot.n = 9
+    assert await asked == START

@@ -230,7 +230,7 @@ class Hub:
             return
         _, client, socket.metadata, last, start, recovered, chans, past, pending, others = reply
         if others:
-            start = await self.inquiry.oldest(start, others, wanted.slot, group)
+            start = await self.inquiry.oldest(start, others, wanted.slot, group, entries.number(last))
         if socket.state != ADMITTING:
             self.presence.gone(group, number, start)
             return
