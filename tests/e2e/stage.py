@@ -201,6 +201,15 @@ class Stage:
         found: list[Json] = get("pods", "-l", f"app.kubernetes.io/instance={name}", namespace=self.namespace)["items"]
         return found
 
+    def connections(self, pod: str) -> int | None:
+        """How many connections a pod says that it holds; None when it is not there to be asked."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9600/proxy/metrics"
+        try:
+            lines = self.kubectl("get", "--raw", path).splitlines()
+        except AssertionError:
+            return None
+        return next(int(float(line.split()[-1])) for line in lines if line.startswith("imserver_connections "))
+
     def restarts(self, name: str = "chat") -> int:
         return sum(c["restartCount"] for p in self.pods(name) for c in p["status"].get("containerStatuses", ()))
 
@@ -279,6 +288,10 @@ class Traffic:
         """Let a few messages pass and stop."""
         time.sleep(seconds)
         return self.stop()
+
+    def again(self) -> None:
+        """Every client asks for a URL again and goes on there."""
+        self._stage.kubectl("exec", "traffic", "--", "/app/bin/python", "-c", "open('/tmp/again','w')")
 
     def stop(self) -> Json:
         """Send no more, wait for what is under way, answer the final report, remove the pod."""

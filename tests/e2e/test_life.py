@@ -11,25 +11,45 @@ from tests.support.kube import get, kubectl
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_scale_2_4_2(running, record):
-    traffic = running.traffic(servers=2)
+def test_scale_2_4_2(stage, record):
+    stage.valkey()
+    stage.imcluster(replicas=2, drain={"socketsPerSecond": 20})
+    stage.ready()
+    traffic = stage.traffic(servers=2)
     began = time.monotonic()
-    running.kubectl("scale", "imc", "chat", "--replicas=4")
-    running.ready()
-    servers = running.status()["servers"]
-    assert [(s["state"], s["slots"]) for s in servers] == [("active", 32)] * 4
-    up = traffic.settle()
-    nothing_lost(up)
-    traffic = running.traffic(servers=4)
-    assert traffic.report()["by_server"] == {f"chat-{i}": 96 for i in range(4)}, "URLs are spread over all servers"
-    running.kubectl("scale", "imc", "chat", "--replicas=2")
-    running.ready()
+    stage.kubectl("scale", "imc", "chat", "--replicas=4")
+    stage.ready()
+    assert [(s["state"], s["slots"]) for s in stage.status()["servers"]] == [("active", 32)] * 4
+    traffic.again()
+    spread = {f"chat-{i}": 96 for i in range(4)}
+    wait_for("URLs that are spread over all servers", lambda: traffic.report()["by_server"] == spread, 60)
+    before = traffic.report()["codes"]
+    stage.kubectl("scale", "imc", "chat", "--replicas=2")
+    seen = _sizes_and_connections(stage)
     seconds = time.monotonic() - began
+    assert any(size == 4 and held[pod] for size, held in seen for pod in held), "the leaving servers held clients"
+    too_early = [(size, held) for size, held in seen if any(held[f"chat-{i}"] for i in (2, 3) if i >= size)]
+    assert not too_early, f"the StatefulSet shrank before its servers were empty: {seen}"
     report = traffic.settle()
     nothing_lost(report)
-    assert report["codes"] == {}, "clients of leaving servers are told where to go, not cut off"
-    assert [s["slots"] for s in running.status()["servers"]] == [64, 64]
+    assert report["clients"] == 384
+    assert report["codes"] == before, "clients of leaving servers are told where to go, not cut off"
+    assert [s["slots"] for s in stage.status()["servers"]] == [64, 64]
     record(**report, seconds=round(seconds))
+
+
+def _sizes_and_connections(stage: Stage) -> list[tuple[int, dict[str, int | None]]]:
+    """Until the StatefulSet has two replicas and their leaving pods are gone: its size, then what these pods held."""
+    seen = []
+
+    def gone() -> bool:
+        size = get("sts", "chat", namespace=stage.namespace)["spec"]["replicas"]
+        seen.append((size, {pod: stage.connections(pod) for pod in ("chat-2", "chat-3")}))
+        return seen[-1] == (2, {"chat-2": None, "chat-3": None})
+
+    wait_for("the leaving pods to go", gone, 120, 0.1)
+    stage.ready()
+    return seen
 
 
 def test_rollout_of_a_setting(running, record):
@@ -198,7 +218,8 @@ def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(run
     running.ready()
     traffic = running.traffic(servers=3)
     began = time.monotonic()
-    for seconds in (20, 21, 22):
+    changes = (20, 21, 22)
+    for seconds in changes:
         running.patch({"server": {"pingSeconds": seconds}})
         time.sleep(9)
     running.ready(timeout=180)
@@ -206,6 +227,8 @@ def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(run
     report = traffic.settle()
     nothing_lost(report)
     assert report["codes"] == {}, "every client was moved, none was cut off"
+    assert report["most_moves"] <= 2 * len(changes)
+    assert report["highest_share"] <= 1.2
     record(**report, seconds=round(took))
 
 

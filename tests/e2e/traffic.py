@@ -2,6 +2,7 @@
 # Every client counts what it gets and follows `move` and close codes as the browser client does.
 #
 #   python traffic.py --clients 3 --rate 50     3 clients a slot, 50 messages a second; report in /tmp/report.json
+#   touch /tmp/again                            every client asks for another URL, as a page that is loaded again
 #   touch /tmp/stop                             send no more, wait for what is under way, write the last report
 
 import argparse
@@ -21,7 +22,7 @@ from websockets.typing import Subprotocol
 from imhelper import ImHelper
 from imhelper.errors import ImError
 
-REPORT, STOP = Path("/tmp/report.json"), Path("/tmp/stop")
+REPORT, STOP, AGAIN = Path("/tmp/report.json"), Path("/tmp/stop"), Path("/tmp/again")
 ENVELOPE = Subprotocol("imcluster.v1.json")
 FAILED = (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, ImError)
 
@@ -38,6 +39,7 @@ class Client:
         self.connected = False
         self.duplicates = self.disorder = self.gaps = self.moves = self.tries = 0
         self.codes: Counter[str] = Counter()
+        self.again = asyncio.Event()
         self.away_since: float | None = None
         self.longest_away = 0.0
 
@@ -59,8 +61,8 @@ class Client:
                 url = None
                 await asyncio.sleep(0.2)
 
-    async def _serve(self, url: str) -> str:
-        """Until the server says `move`: then the URL to go on with."""
+    async def _serve(self, url: str) -> str | None:
+        """Until the server says `move`: then the URL to go on with; None to ask for one."""
         since = f"&since={self.pos}" if self.pos else ""
         async with connect(url + since, subprotocols=[ENVELOPE], open_timeout=10, ping_interval=None) as raw:
             hello = json.loads(await asyncio.wait_for(raw.recv(), 10))
@@ -75,6 +77,7 @@ class Client:
             # Before the first message it is all that a client has to go on from.
             self.pos = hello["pos"]
             pinger = asyncio.get_running_loop().create_task(self._ping(raw))
+            closer = asyncio.get_running_loop().create_task(self._close_once_asked(raw))
             try:
                 while True:
                     envelope = json.loads(await raw.recv())
@@ -83,8 +86,18 @@ class Client:
                         self._take(envelope)
                     elif envelope["t"] == "move":
                         return str(envelope["url"])
+            except ConnectionClosed:
+                if not self.again.is_set():
+                    raise
+                self.again.clear()
+                return None
             finally:
                 pinger.cancel()
+                closer.cancel()
+
+    async def _close_once_asked(self, raw: ClientConnection) -> None:
+        await self.again.wait()
+        await raw.close()
 
     async def _ping(self, raw: ClientConnection) -> None:
         while True:
@@ -220,6 +233,10 @@ async def main() -> None:
         traffic.room.add(client.name)
     sender, watcher = asyncio.create_task(traffic.send()), asyncio.create_task(traffic.watch())
     while not STOP.exists():
+        if AGAIN.exists():
+            AGAIN.unlink()
+            for client in clients:
+                client.again.set()
         for task in (*tasks, sender, watcher):
             if task.done():
                 task.result()

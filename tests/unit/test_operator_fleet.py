@@ -144,6 +144,18 @@ def test_a_server_that_stays_is_preferred_to_one_that_leaves_again():
     assert shares(now, block_table(now, old, {"c", "surge"}, {"surge"}, 2)) == {"a": 64, "b": 0, "c": 64, "surge": 0}
 
 
+def test_a_block_that_is_too_much_for_every_new_server_goes_to_an_old_one_that_is_empty():
+    old = table_of(entries("a", "b", "c", "surge"), {"a": 43, "c": 43, "surge": 42})
+    now = entries("a", "b", "c", "surge!")
+    assert shares(now, block_table(now, old, {"c"}, set(), 3)) == {"a": 43, "b": 42, "c": 43, "surge": 0}
+
+
+def test_what_is_spread_goes_to_new_servers_as_long_as_they_have_room():
+    old = table_of(entries("a", "b", "c", "d"), {"a": 50, "b": 40, "c": 18, "d": 20})
+    now = entries("a!", "b", "c", "d")
+    assert shares(now, block_table(now, old, {"b"}, set(), 3)) == {"a": 0, "b": 51, "c": 39, "d": 38}
+
+
 def test_a_block_that_would_overload_its_taker_is_spread():
     old = table_of(entries("a", "b", "surge"), {"a": 43, "b": 43, "surge": 42})
     now = entries("a", "surge")

@@ -61,16 +61,24 @@ def block_table(
 ) -> tuple[int, ...] | None:
     """The table in a roll-out: what stays, stays; a leaving server's slots go as one block to the emptiest new server.
 
-    `preferred` are the servers that may take a block, `last` those of them that leave again at the end, taken only
-    when no other is as empty. `wanted` is how many servers there are at rest: a block that would load its taker
-    beyond their mean is spread instead. None when there is nobody to take the slots in this way.
+    `preferred` are the new servers, `last` those of them that leave again at the end, taken only when no other is as
+    empty. `wanted` is how many servers there are at rest: a block that would load each new server beyond 1.2 times
+    their mean goes to the emptiest old one; if it is too much for that one too, it is spread, first over the new ones.
+    None when there is nobody to take the slots.
     """
     active = {s.name: i for i, s in enumerate(servers) if s.state == ACTIVE}
     if not active or not old.table:
         return None
+    limit = max(ceil(old.slots / max(1, wanted)), 6 * old.slots // (5 * max(1, wanted)))
     count = dict.fromkeys(active, 0)
     homeless: dict[str, list[int]] = {}
     table = [0] * old.slots
+
+    def emptiest(room: int) -> str | None:
+        """The best server for `room` slots more; None when that is too much for each."""
+        fit = [n for n in active if count[n] + room <= limit]
+        return min(fit, key=lambda n: (n not in preferred, count[n], n in last, active[n]), default=None)
+
     for slot, at in enumerate(old.table):
         name = old.servers[at].name
         if name in active:
@@ -80,17 +88,11 @@ def block_table(
             homeless.setdefault(name, []).append(slot)
     for name in sorted(homeless):
         block = homeless[name]
-        takers = [n for n in active if n in preferred]
-        best = min(takers, key=lambda n: (count[n], n in last, active[n]), default=None)
-        if best is not None and count[best] + len(block) <= ceil(1.1 * old.slots / max(1, wanted)) + 1:
-            count[best] += len(block)
-            for slot in block:
-                table[slot] = active[best]
-            continue
+        taker = emptiest(len(block))
         for slot in block:
-            emptiest = min(active, key=lambda n: (count[n], active[n]))
-            count[emptiest] += 1
-            table[slot] = active[emptiest]
+            to = taker or emptiest(1) or min(active, key=lambda n: (count[n], active[n]))
+            count[to] += 1
+            table[slot] = active[to]
     return tuple(table)
 
 
@@ -101,12 +103,12 @@ def next_topology(
     leaving: Collection[str],
     *,
     admitted: Mapping[str, str],
-    rolling: bool = False,
+    blocks: bool = False,
     groups: int = 1,
 ) -> Topology | None:
     """The topology to publish, or None when the one in force is right.
 
-    `leaving` are the pods to drain, `admitted` the uid of each pod that was let in; `rolling` moves slots in blocks.
+    `leaving` are the pods to drain, `admitted` the uid of each pod that was let in; `blocks` moves them in blocks.
     A table with active servers is never replaced by one without while their pods exist and nobody wants them to leave.
     """
     old = view.topology
@@ -117,7 +119,7 @@ def next_topology(
     if old is None and not servers:
         return _empty(cluster, slots, groups)
     table = None
-    if rolling and old is not None:
+    if blocks and old is not None:
         revision = seen.workload.update_revision if seen.workload else ""
         updated = {p.name for p in seen.pods if p.revision == revision}
         surge = {p.name for p in seen.pods if p.ordinal >= cluster.spec.replicas}

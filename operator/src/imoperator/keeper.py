@@ -268,7 +268,7 @@ class Keeper:
             new: Topology | None = redis.remembered
         else:
             new = next_topology(
-                cluster, seen, view, steps.leaving, admitted=admitted, rolling=steps.rolling, groups=redis.groups
+                cluster, seen, view, steps.leaving, admitted=admitted, blocks=steps.blocks, groups=redis.groups
             )
         if new is not None:
             published = await redis.publish(new, view)

@@ -3,12 +3,13 @@ No pod that holds clients is ever taken away: it is drained first, or has had it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from imhelper.core.topology import ACTIVE, DRAINING
 
 from .model import Cluster, Pod, RedisView, Seen, Workload
+from .room import enough_serve, overdue, waits_for
 
 __all__ = ["Plan", "drained", "plan"]
 
@@ -25,7 +26,8 @@ class Plan:
     """What to do next with the pods of one cluster.
 
     `replicas` and `partition` are for the StatefulSet, `leaving` are the pods to drain, `delete` those that the
-    controller has not replaced in time. `rolling` says that slots must move in blocks, `waiting` what for.
+    controller has not replaced in time. `blocks` says that slots move in blocks only, so that shares of slots stay
+    shares of clients; `waiting` says what the next step waits for.
     """
 
     replicas: int
@@ -33,6 +35,7 @@ class Plan:
     leaving: frozenset[str] = frozenset()
     delete: frozenset[str] = frozenset()
     rolling: bool = False
+    blocks: bool = False
     outdated: int = 0
     waiting: str = ""
     stuck: str = ""
@@ -78,21 +81,52 @@ def plan(
         count = sum(p.ordinal < wanted for p in seen.pods)
         leaving, goes_on = _still_leaving(seen), not hold or work.partition < work.replicas
         waiting = "the new template is applied"
-        return Plan(work.replicas, most, leaving, rolling=goes_on, outdated=count, waiting=waiting)
-    outdated = [p for p in seen.pods if p.revision != work.update_revision]
-    kept_outdated = [p for p in outdated if p.ordinal < wanted]
-    active = _admitted(seen, view)
+        return Plan(work.replicas, most, leaving, frozenset(), goes_on, True, count, waiting)
+    look = _Look(cluster, seen, view, work, hold, released or {})
+    kept, active = look.kept_outdated, _admitted(seen, view)
     if work.partition < work.replicas:
-        settled = not outdated and all(i in active for i in range(wanted))
+        settled = not look.outdated and all(i in active for i in range(wanted))
         # Where no server is to stay, none is replaced by a new one that would have to be emptied in its turn.
         rolling = wanted > 0 and not (settled and work.current and work.current_revision == work.update_revision)
     else:
-        rolling = bool(kept_outdated) and not hold
+        rolling = bool(kept) and not hold
     if not work.current:
-        leaving = _still_leaving(seen)
         waiting = "the StatefulSet's controller has not seen the last change"
-        return Plan(work.replicas, work.partition, leaving, frozenset(), rolling, len(kept_outdated), waiting)
-    return _step(cluster, seen, view, work, outdated, active, rolling=rolling, hold=hold, released=released or {})
+        return Plan(work.replicas, work.partition, _still_leaving(seen), frozenset(), rolling, True, kept, waiting)
+    target = wanted
+    if rolling:
+        most = wanted + cluster.spec.rollout.max_surge
+        target = most if kept and not hold else max(wanted, min(work.replicas, most))
+    return _step(look, active, target, rolling=rolling)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one step is decided from."""
+
+    cluster: Cluster
+    seen: Seen
+    view: RedisView | None
+    work: Workload
+    hold: bool
+    released: Mapping[str, float]
+
+    @property
+    def outdated(self) -> list[Pod]:
+        """The pods of another revision than the wanted one, from the top."""
+        return [p for p in reversed(self.seen.pods) if p.revision != self.work.update_revision]
+
+    @property
+    def kept_outdated(self) -> int:
+        return sum(p.ordinal < self.cluster.spec.replicas for p in self.outdated)
+
+    @property
+    def done(self) -> set[str]:
+        timeout = float(self.cluster.spec.drain.timeout_seconds)
+        return {p.name for p in self.seen.pods if drained(p, self.view, self.seen.at, timeout)}
+
+    def missing(self, victim: Pod, leaving: Collection[str], target: int) -> str:
+        return waits_for(self.cluster, self.seen, self.view, victim, leaving, target) if self.view else ""
 
 
 def _admitted(seen: Seen, view: RedisView | None) -> set[int]:
@@ -111,81 +145,87 @@ def _still_leaving(seen: Seen) -> frozenset[str]:
     return frozenset(p.name for p in seen.pods if p.draining_since is not None)
 
 
-def _step(
-    cluster: Cluster,
-    seen: Seen,
-    view: RedisView | None,
-    work: Workload,
-    outdated: list[Pod],
-    active: set[int],
-    *,
-    rolling: bool,
-    hold: bool,
-    released: Mapping[str, float],
-) -> Plan:
-    spec, now = cluster.spec, seen.at
-    wanted, surge = spec.replicas, spec.rollout.max_surge
-    timeout = float(spec.drain.timeout_seconds)
-    kept_outdated = [p for p in outdated if p.ordinal < wanted]
-
-    target = wanted
-    if rolling:
-        target = wanted + surge if kept_outdated and not hold else max(wanted, min(work.replicas, wanted + surge))
-    by_ordinal = {p.ordinal: p for p in seen.pods}
-    done = {p.name for p in seen.pods if drained(p, view, now, timeout)}
-    replicas = max(work.replicas, target)
+def _step(look: _Look, active: set[int], target: int, *, rolling: bool) -> Plan:
+    outdated, done, count = look.outdated, look.done, look.kept_outdated
+    by_ordinal = {p.ordinal: p for p in look.seen.pods}
+    replicas = max(look.work.replicas, target)
     while replicas > target:
         top = by_ordinal.get(replicas - 1)
         if top is not None and top.deleting_since is None and top.name not in done:
             break
         replicas -= 1
-    leaving = {p.name for p in seen.pods if p.ordinal >= target}
-    if not rolling:
-        names = f"{len(leaving)} servers that leave are emptied" if leaving else ""
-        outdated_count = len(kept_outdated)
-        return Plan(replicas, max(replicas, target), frozenset(leaving), frozenset(), False, outdated_count, names)
+    leaving, waiting = _too_many(look, target)
+    # A drain that has begun is ended: a server that keeps a part of its clients can't take another's as well.
+    begun = [p for p in look.seen.pods if p.draining_since is not None and p.name not in done]
+    leaving |= {p.name for p in begun if rolling or p in outdated}
+    blocks = rolling or bool(waiting)
+    if look.hold and outdated:
+        blocks = enough_serve(look.view, look.cluster.spec.replicas)
+    if rolling:
+        return _roll(look, active, target, replicas, leaving, blocks=blocks)
+    names = waiting or (f"{len(leaving)} servers that leave are emptied" if leaving else "")
+    most = max(replicas, target)
+    return Plan(replicas, most, frozenset(leaving), blocks=blocks, outdated=count, waiting=names)
 
+
+def _too_many(look: _Look, target: int) -> tuple[set[str], str]:
+    """The pods beyond `target` that are drained, from the top, and what the next of them waits for.
+
+    With Redis away nobody is waited for: the time that their drain may take begins.
+    """
+    beyond = [p for p in reversed(look.seen.pods) if p.ordinal >= target]
+    leaving = {p.name for p in beyond if p.draining_since is not None or p.deleting_since is not None}
+    for pod in beyond:
+        missing = "" if pod.name in leaving else look.missing(pod, leaving, target)
+        if missing:
+            return leaving, f"server {missing} is not ready yet"
+        leaving.add(pod.name)
+    return leaving, ""
+
+
+def _roll(look: _Look, active: set[int], target: int, replicas: int, leaving: set[str], *, blocks: bool) -> Plan:
+    work, outdated, done, now = look.work, look.outdated, look.done, look.seen.at
     held = [p.ordinal for p in outdated if p.deleting_since is None and p.name not in done and p.ordinal < replicas]
     partition = min(max(held, default=-1) + 1, replicas)
-    if hold:
+    if look.hold:
         partition = max(partition, min(work.partition, replicas))
     free = [p for p in outdated if p.ordinal >= partition]
-    pending = [i for i in range(partition, min(replicas, target)) if i not in active]
-    # What is empty stays so until it is replaced, also when a higher ordinal has to go first.
-    leaving |= {p.name for p in outdated if p in free or p.name in done}
-    open_ones = sorted((p for p in outdated if p.name not in done and p not in free), key=_top)
+    # What the controller may be about to take stays empty. What is empty, but below one that is not, serves again: it
+    # takes that one's clients.
+    leaving |= {p.name for p in outdated if p in free or (p.name in done and p.ordinal >= work.partition)}
+    open_ones = [p for p in outdated if p.name not in done and p not in free]
     victim = next((p for p in open_ones if p.draining_since is not None), None)
+    pending = [i for i in range(partition, min(replicas, target)) if i not in active]
     waiting = ""
     if pending:
-        waiting = f"server {cluster.key.name}-{pending[-1]} is not ready yet"
-    elif hold:
+        waiting = f"server {look.cluster.key.name}-{pending[-1]} is not ready yet"
+    elif look.hold:
         waiting = "the roll-out is held"
+    elif look.view is None or look.view.topology is None:
+        waiting = "Redis can't be asked"
     elif victim is None and open_ones:
-        victim = open_ones[0]
-    if victim is not None and not hold:
-        leaving.add(victim.name)
+        missing = look.missing(open_ones[0], leaving, target)
+        if missing:
+            waiting = f"server {missing} is not ready yet"
+        else:
+            victim = open_ones[0]
+            leaving.add(victim.name)
+    if victim is not None:
         waiting = waiting or f"server {victim.name} is emptied"
     late = {
         p.name
         for p in free
-        if p.deleting_since is None and p.name in done and now - released.get(p.uid, now) > REPLACE_SECONDS
+        if p.deleting_since is None and p.name in done and now - look.released.get(p.uid, now) > REPLACE_SECONDS
     }
-    stuck = _stuck(cluster, seen, pending)
-    return Plan(replicas, partition, frozenset(leaving), frozenset(late), True, len(kept_outdated), waiting, stuck)
-
-
-def _top(pod: Pod) -> int:
-    return -pod.ordinal
+    stuck = _stuck(look.cluster, look.seen, pending)
+    count = look.kept_outdated
+    return Plan(replicas, partition, frozenset(leaving), frozenset(late), True, blocks, count, waiting, stuck)
 
 
 def _stuck(cluster: Cluster, seen: Seen, pending: list[int]) -> str:
     """Why a new server does not come, once it had the time that the spec gives it; else nothing."""
     deadline = cluster.spec.rollout.progress_deadline_seconds
-    for pod in sorted(seen.pods, key=_top):
-        if pod.ordinal not in pending or pod.ready:
-            continue
-        since = pod.deleting_since if pod.deleting_since is not None else pod.created
-        limit = deadline + (cluster.spec.drain.timeout_seconds if pod.deleting_since is not None else 0)
-        if seen.at - since > limit:
+    for pod in reversed(seen.pods):
+        if pod.ordinal in pending and not pod.ready and overdue(cluster, seen, pod):
             return f"{pod.name} is not ready after {deadline} s: {pod.trouble or 'it says nothing'}"
     return ""
