@@ -249,6 +249,11 @@ class Traffic:
         # The user signs in again.
         await asyncio.sleep(self._rng.uniform(0.2, 2.0))
         for device in self._of_client[number]:
+            for _ in range(300):
+                if not device.connected or device.book.connections[-1].opened > change.began:
+                    break
+                # It has not heard of the end yet: signing in again would be undone by that.
+                await asyncio.sleep(0.1)
             self._come_back(device)
 
     # Clients that go and come.
