@@ -85,6 +85,12 @@ class ServerFaults:
         # Some had their answer on its way when it froze.
         held = self._mark_dead(victim, began)
         victim.process.thaw()
+        await self._found_out(victim, held, fenced)
+        victim.frozen = False
+        return await self._back(victim)
+
+    async def _found_out(self, victim: Managed, held: list[Connection], fenced: int) -> None:
+        """Wait until a server that has just woken knows whether it was fenced."""
         thawed = now()
         for _ in range(10):
             await asyncio.sleep(self._scene.lease)
@@ -92,12 +98,10 @@ class ServerFaults:
                 break
             # Only Redis can tell it what became of it.
         if _fenced(victim) == fenced:
-            # Nobody could judge it meanwhile (Redis was away): it goes on as if nothing had been.
+            # Nobody judged it meanwhile (Redis was away, or it was short enough): it goes on as if nothing had been.
             for connection in held:
                 if connection.closed is None or connection.closed > thawed:
                     connection.frozen = None
-        victim.frozen = False
-        return await self._back(victim)
 
     async def _stutter(self) -> str | None:
         """SIGSTOP for less than the lease: nothing may come of it."""
@@ -106,13 +110,13 @@ class ServerFaults:
             return None
         seconds = self._scene.rng.uniform(0.2, 0.6) * self._scene.lease
         self._scene.note(f"freeze {victim.name} for {seconds:.1f} s only")
-        began = now()
+        began, fenced = now(), _fenced(victim)
         victim.process.freeze()
         await asyncio.sleep(seconds)
         victim.process.thaw()
         if now() - began > 0.8 * self._scene.lease:
-            # The machine was slow: this became a freeze past the lease.
-            self._mark_dead(victim, began)
+            # The machine was slow: this may have become a freeze past the lease.
+            await self._found_out(victim, self._mark_dead(victim, began), fenced)
         victim.busy = False
         return victim.name
 
