@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from hiredis import pack_command
 from redis import exceptions as rx
 from redis.crc import key_slot
 
@@ -65,8 +66,9 @@ def tag_of(prefix: str, group: int | None) -> str:
 
 def pack(args: Iterable[Arg]) -> bytes:
     """A command in RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
-    parts = [a if isinstance(a, bytes) else str(a).encode() for a in args]
-    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(p), p) for p in parts]))
+    # Its stub takes a command for a tuple of one word. In Python this was a third of the CPU of a send.
+    packed: bytes = pack_command(tuple(args))  # type: ignore[arg-type]
+    return packed
 
 
 class Verdict(Enum):
