@@ -15,6 +15,7 @@ from imhelper.core import keys, scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
+from .question import Question
 from .reign import Reign, failed_over, reign_of
 from .state import Slot
 
@@ -41,6 +42,7 @@ class Reader:
         self._hub = hub
         self.group = group
         self._wake_key = keys.wake(hub.tag(group), hub.boot).encode()
+        self._question = Question(self._wake_key)
         self._wake_id = b"0-0"
         self._entry_bytes = 500.0
         self._connection: Dedicated | None = None
@@ -134,15 +136,14 @@ class Reader:
 
     async def _read(self, connection: Dedicated) -> bool:
         group, busy = self.group, self._hub.fanout.busy
-        by_key: dict[bytes, Slot] = {s.key: s for s in self._hub.slots.values() if s.group == group and not s.queued}
+        question = self._question
+        question.ask_for([s for s in self._hub.slots.values() if s.group == group and not s.queued])
+        by_key = question.by_key
         # COUNT is per stream: bounded so that even if every slot has that much, a read stays a few megabytes.
         count = max(4, min(1000, int(READ_BYTES / self._entry_bytes / (len(by_key) + 1))))
-        block = () if busy else ("BLOCK", int(BLOCK_SECONDS * 1000))
+        packed = question.packed(count, None if busy else int(BLOCK_SECONDS * 1000), self._wake_id)
         asked = monotonic()
-        reply = await connection.call(
-            *("XREAD", "COUNT", count, *block, "STREAMS", self._wake_key, *by_key, self._wake_id),
-            *(s.read for s in by_key.values()),
-        )
+        reply = await connection.exchange(packed)
         self._alive_at = asked
         if busy and not reply:
             return True
@@ -152,7 +153,7 @@ class Reader:
             elif self._hub.slots.get(by_key[key].number) is by_key[key]:
                 largest = max(len(fields[-1]) for _, fields in batch) + 200
                 self._entry_bytes = max(500.0, largest, self._entry_bytes * 0.9)
-                self._hub.fanout.offer(by_key[key], [(entry[0], entry[1]) for entry in batch])
+                self._hub.fanout.offer(by_key[key], batch)
         return bool(reply)
 
     def _woken(self, batch: list[Any]) -> None:
