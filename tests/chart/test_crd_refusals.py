@@ -58,6 +58,10 @@ BAD = [
     ),
     ({"spec.redis.url": "http://redis"}, "must be a URL like redis://host:6379"),
     ({"spec.redis.url": "redis://:secret@redis"}, "must be without a password"),
+    (
+        {"spec.redis.tls": {"caFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}},
+        "must be with a url that begins with rediss when there is tls",
+    ),
     ({"spec.redis.url": f"redis://{LONG}"}, "may not be more than 2048"),
     ({"spec.redis.prefix": "a{b}"}, "must be letters, digits, '-', '_' or '.'"),
     ({"spec.redis.prefix": ""}, "must be letters, digits, '-', '_' or '.'"),

@@ -1,6 +1,7 @@
 # What a server tells Redis about its sockets, in which order: receipts before the places that they lie before.
 # The stand-in for Redis notes calls and refuses those that it is told to.
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from imhelper.core.position import StreamId
 from imhelper.errors import RedisUnavailableError
+from imserver.lease import Fenced
 from imserver.presence import NOT_BEGUN, NOWHERE, Presence
 from imserver.state import Slot
 
@@ -19,12 +21,19 @@ class Link:
         self.calls: list[str] = []
         self.last: tuple[Any, ...] = ()
         self.refused: set[str] = set()
+        # Groups that do not answer, until `given_up`: as a node of a Redis Cluster that is gone without a word.
+        self.away: set[int] = set()
+        self.given_up = asyncio.Event()
+        self.told: list[tuple[int, str]] = []
 
     async def eval(self, script: Any, group: int, *args: Any) -> Any:
         self.calls.append(script.name)
         self.last = args
-        if script.name in self.refused:
+        if group in self.away:
+            await self.given_up.wait()
+        if script.name in self.refused or group in self.away:
             raise RedisUnavailableError("gone")
+        self.told.append((group, script.name))
         return [0] * ((len(args) - 3) // 3)
 
 
@@ -117,3 +126,55 @@ async def test_where_a_socket_ended_is_told_before_the_place_of_those_that_stay(
     presence.gone(0, 7, b"1000-5")
     await presence._positions()
     assert link.calls == ["close", "positions"]
+
+
+def slots_of_three_groups(presence) -> None:
+    presence._hub.groups = 3
+    presence._hub.slots = {n: Slot(n, n, b"{im:%d}:log:%d" % (n, n), StreamId(1000, 9)) for n in range(3)}
+    for slot in presence._hub.slots.values():
+        slot.plain = 1
+
+
+async def test_a_group_that_is_away_keeps_the_places_of_no_other_untold(presence, link):
+    slots_of_three_groups(presence)
+    link.away = {0, 1}
+    telling = asyncio.create_task(presence._positions())
+    await asyncio.sleep(0.01)
+    assert link.told == [(2, "positions")], "while two groups have not answered"
+    link.given_up.set()
+    with pytest.raises(RedisUnavailableError):
+        await telling
+    link.away = set()
+    await presence._positions()
+    assert sorted(link.told) == [(0, "positions"), (1, "positions"), (2, "positions")]
+
+
+async def test_a_group_that_is_away_keeps_what_went_in_no_other_untold(presence, link):
+    slots_of_three_groups(presence)
+    for group in range(3):
+        presence.gone(group, group, b"1000-5")
+    link.away = {0}
+    telling = asyncio.create_task(presence.flush())
+    await asyncio.sleep(0.01)
+    assert sorted(link.told) == [(1, "close"), (2, "close")]
+    link.given_up.set()
+    with pytest.raises(RedisUnavailableError):
+        await telling
+    assert not presence.idle
+    link.away = set()
+    await presence.flush()
+    assert presence.idle
+    assert sorted(link.told) == [(0, "close"), (1, "close"), (2, "close")]
+
+
+async def test_an_end_by_others_is_heard_of_though_another_group_is_away(presence, link, monkeypatch):
+    presence._hub.groups = 2
+    presence._hub.doubtful = set()
+
+    async def restore(group: int) -> None:
+        raise RedisUnavailableError("gone") if group == 0 else Fenced
+
+    monkeypatch.setattr(presence, "_restore_group", restore)
+    presence.restore()
+    with pytest.raises(Fenced):
+        await asyncio.wait_for(presence.run_restore(), 5)

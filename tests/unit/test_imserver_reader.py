@@ -5,7 +5,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from imhelper.core.position import StreamId
 from imserver.reader import Reader
+from imserver.state import Slot
 
 
 async def test_a_slot_that_comes_while_a_wake_is_under_way_is_not_forgotten():
@@ -36,3 +40,11 @@ async def test_a_slot_that_comes_while_a_wake_is_under_way_is_not_forgotten():
     answers.release()
     await asyncio.wait_for(jobs[1], 5)
     assert asked == 3
+
+
+@pytest.mark.parametrize(("slots", "milliseconds"), [(0, 5), (128, 5), (512, 5.12), (1024, 10.24)])
+def test_with_many_slots_there_are_fewer_reads(slots: int, milliseconds: float):
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot")
+    reader = Reader(hub, 0)
+    reader._question.ask_for([Slot(n, 0, b"log:%d" % n, StreamId(0, 0)) for n in range(slots)])
+    assert reader._pause * 1000 == pytest.approx(milliseconds)

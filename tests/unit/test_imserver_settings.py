@@ -123,9 +123,8 @@ def test_grace_must_be_shorter_than_retention_and_certificate_and_key_come_toget
     file = tmp_path / "x"
     file.write_text("x")
     assert refused({"IM_REDIS_CERT_FILE": str(file)}) == "IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together"
-    loaded = load_settings(
-        BASE | {"IM_REDIS_CERT_FILE": str(file), "IM_REDIS_KEY_FILE": str(file), "IM_REDIS_PASSWORD_FILE": str(file)}
-    )
+    files = {f"IM_REDIS_{name}_FILE": str(file) for name in ("CERT", "KEY", "PASSWORD")}
+    loaded = load_settings(BASE | files | {"IM_REDIS_URL": "rediss://h"})
     assert loaded.redis_cert_file == loaded.redis_password_file == str(file)
 
 
@@ -150,6 +149,18 @@ def test_a_host_whose_name_is_no_server_name_must_set_one(monkeypatch):
         load_settings({})
     monkeypatch.setattr("socket.gethostname", lambda: "h" * 80)
     assert len(load_settings({}).server_name) <= 63
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis+sentinel://h/m", "redis+cluster://h", "unix:///s", None])
+@pytest.mark.parametrize("names", [("CA",), ("CERT", "KEY")])
+def test_certificates_without_tls_stop_the_start(tmp_path, url, names):
+    file = tmp_path / "x"
+    file.write_text("x")
+    files = {f"IM_REDIS_{name}_FILE": str(file) for name in names}
+    text = refused(files | ({"IM_REDIS_URL": url} if url else {}))
+    assert text == f"IM_REDIS_{names[0]}_FILE needs TLS: IM_REDIS_URL must begin with rediss:// or rediss+"
+    for good in ("rediss://h", "rediss+sentinel://h/m", "rediss+cluster://h", "valkeys://h"):
+        load_settings(BASE | files | {"IM_REDIS_URL": good})
 
 
 def test_nothing_shows_the_redis_url():

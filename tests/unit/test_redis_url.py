@@ -59,6 +59,13 @@ def test_tls_options():
     assert (lax.ssl_cert_reqs, lax.ssl_check_hostname) == ("none", False)
 
 
+@pytest.mark.parametrize("argument", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_certificates_without_tls_are_an_error_that_names_both(argument):
+    with pytest.raises(SettingError, match=f"{argument} needs TLS: redis_url must begin with rediss://"):
+        parse_redis_url("redis://u:hush@h", **{argument: "/file"})
+    assert not parse_redis_url("redis://h", **{argument: ""}).tls
+
+
 def test_sentinel_credentials_are_apart():
     config = parse_redis_url("redis+sentinel://u:p@a/m?sentinel_username=su&sentinel_password=sp")
     assert config.credentials() == ("u", "p")
@@ -85,6 +92,11 @@ def test_sentinel_credentials_are_apart():
         ("redis+cluster://a,,b", "empty host"),
         ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs must be one of"),
         ("redis://:pa?ss=word@h", "must be written as %3F"),
+        ("redis://h?ssl_ca_certs=/ca", "ssl_ca_certs needs TLS: redis_url must begin with rediss://"),
+        ("unix:///s?ssl_certfile=/c", "ssl_certfile needs TLS"),
+        ("sentinel://a/m?ssl_keyfile=/k", r"ssl_keyfile needs TLS: redis_url must begin with rediss\+sentinel://"),
+        ("cluster://a?ssl_cert_reqs=none", r"ssl_cert_reqs needs TLS: redis_url must begin with rediss\+cluster://"),
+        ("valkey://h?ssl_check_hostname=false", "ssl_check_hostname needs TLS"),
         (None, "must be a str"),
     ],
 )

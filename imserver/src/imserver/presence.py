@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Presence:
         self._work = asyncio.Event()
         self._restore = asyncio.Event()
         # A position must never be on record before the receipts of what lies before it: nobody would ask for it again.
-        self._telling = asyncio.Lock()
+        self._telling: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         # What was told of each slot: the position, and the number up to which its sockets are known to it.
         self._sent: dict[int, tuple[bytes, int]] = {}
         self._ended: dict[int, bytes] = {}
@@ -113,11 +113,12 @@ class Presence:
 
     async def flush(self) -> None:
         """Tell what is queued now. Raises RedisUnavailableError with everything untold still queued."""
-        async with self._telling:
-            for group in list(self._acks):
-                await self._flush_acks(group)
-            for group in list(self._gone):
-                await self._flush_gone(group)
+        await _each({*self._acks, *self._gone}, self._flush_group)
+
+    async def _flush_group(self, group: int) -> None:
+        async with self._telling[group]:
+            await self._flush_acks(group)
+            await self._flush_gone(group)
 
     async def _flush_gone(self, group: int) -> None:
         hub, queue = self._hub, self._gone.get(group, deque())
@@ -168,20 +169,22 @@ class Presence:
                     self._sent.pop(slot.number, None)
 
     async def _positions(self) -> None:
-        hub = self._hub
-        for group in range(hub.groups):
-            async with self._telling:
-                # Who is gone counts for nothing below, so that Redis must know before where they ended.
-                await self._flush_gone(group)
-                upto, items = hub.settled(), self._unsent(group)
-                if not items:
-                    continue
-                args = [x for item in items for x in item]
-                await self._flush_acks(group)
-                await hub.link.eval(scripts.load("positions"), group, hub.boot, upto, *args)
-            self._sent.update({number: (position, upto) for number, position in items})
+        await _each(range(self._hub.groups), self._positions_of)
 
-    def _unsent(self, group: int) -> list[tuple[int, bytes]]:
+    async def _positions_of(self, group: int) -> None:
+        hub = self._hub
+        async with self._telling[group]:
+            # Who is gone counts for nothing below, so that Redis must know before where they ended.
+            await self._flush_gone(group)
+            upto, items = hub.settled(), self._untold(group)
+            if not items:
+                return
+            args = [x for item in items for x in item]
+            await self._flush_acks(group)
+            await hub.link.eval(scripts.load("positions"), group, hub.boot, upto, *args)
+        self._sent.update({number: (position, upto) for number, position in items})
+
+    def _untold(self, group: int) -> list[tuple[int, bytes]]:
         """Slots of a group, with the position of their plain sockets, of which Redis does not know that."""
         found = []
         for slot in self._hub.slots.values():
@@ -204,8 +207,7 @@ class Presence:
             self._sent.clear()
             try:
                 doubtful = set(self._hub.doubtful)
-                for group in range(self._hub.groups):
-                    await self._restore_group(group)
+                await _each(range(self._hub.groups), self._restore_group)
                 self._hub.doubtful -= doubtful
             except RedisUnavailableError as error:
                 log.warning("comparing what Redis records waits: %s", error)
@@ -257,6 +259,17 @@ class Presence:
             size += sockets
         if batch:
             yield batch
+
+
+async def _each(groups: Iterable[int], work: Callable[[int], Awaitable[None]]) -> None:
+    """Do it for each group, all at once: one of a Redis Cluster that is away holds up no other.
+
+    Raises the worst error when all are done: Fenced before RedisUnavailableError.
+    """
+    done = await asyncio.gather(*map(work, groups), return_exceptions=True)
+    errors = [error for error in done if isinstance(error, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, RedisUnavailableError))
 
 
 def _record(slot: Slot) -> list[Any]:

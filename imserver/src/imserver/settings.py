@@ -173,7 +173,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
             raise SettingError(f"{variable} must be {allowed}, not {text!r}") from None
     settings = Settings(**values)  # type: ignore[arg-type]
     try:
-        parse_redis_url(settings.redis_url)
+        redis = parse_redis_url(settings.redis_url)
     except SettingError as error:
         # It says what is wrong without the URL, which may hold a password.
         raise SettingError(str(error).replace("redis_url", "IM_REDIS_URL")) from None
@@ -184,6 +184,9 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
         )
     if (settings.redis_cert_file is None) != (settings.redis_key_file is None):
         raise SettingError("IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together")
+    for name in ("redis_ca_file", "redis_cert_file", "redis_key_file"):
+        if name in values and not redis.tls:
+            raise SettingError(f"IM_{name.upper()} needs TLS: IM_REDIS_URL must begin with rediss:// or rediss+")
     return _with_names(settings)
 
 

@@ -72,6 +72,10 @@ class Redis:
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.url) != has(self.urlFrom)", "must be given by exactly one of url and urlFrom"),
+        Rule(
+            "!has(self.tls) || !has(self.url) || self.url.startsWith('rediss')",
+            "must be with a url that begins with rediss when there is tls",
+        ),
     )
 
     url: str | None = at(

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from ..core.redis_url import Address, RedisConfig
 from .common import Arg, connection_settings, pack
 
-__all__ = ["RawConnection", "ask", "drop", "open_connection"]
+__all__ = ["RawConnection", "ask", "drop", "exchange", "open_connection"]
 
 # A connection of redis-py. Its own types differ between the releases that are supported.
 RawConnection: TypeAlias = Any
@@ -41,8 +41,13 @@ async def open_connection(
 
 async def ask(connection: RawConnection, patience: float | None, *args: Arg) -> Any:
     """Send one command and read its raw reply within `patience` seconds. Raises what redis-py raises."""
+    return await exchange(connection, patience, pack(args))
+
+
+async def exchange(connection: RawConnection, patience: float | None, packed: bytes) -> Any:
+    """As `ask`, with a command that is packed already."""
     async with asyncio.timeout(patience):
-        await connection.send_packed_command([pack(args)], check_health=False)
+        await connection.send_packed_command([packed], check_health=False)
         return await connection.read_response(disable_decoding=True)
 
 

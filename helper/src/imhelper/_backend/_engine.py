@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from ..core.redis_url import Address, RedisConfig
 from ..errors import RedisUnavailableError
-from ._connect_aio import RawConnection, ask, drop, open_connection
+from ._connect_aio import RawConnection, drop, exchange, open_connection
 from ._discover_aio import discover
 from ._lane import Lane, Pending
 from .common import (
@@ -286,14 +286,18 @@ class Dedicated:
         self._patience = patience
 
     async def call(self, *args: Arg, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - of one reply
-        """Send a command and wait for its raw reply, at most `timeout` seconds.
+        """Send a command and wait for its raw reply; see `exchange`."""
+        return await self.exchange(pack(args), timeout=timeout)
+
+    async def exchange(self, packed: bytes, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - of one reply
+        """Send a command in its wire form and wait for its raw reply, at most `timeout` seconds.
 
         Raises RedisUnavailableError for a lost connection, a timeout and an error reply alike; only after an
         error reply is the connection still usable. A cancelled call closes the connection.
         """
         wait = self._patience if timeout is None else timeout
         try:
-            return await ask(self._connection, wait, *args)
+            return await exchange(self._connection, wait, packed)
         except ConnectionLost as error:
             await self.close()
             raise RedisUnavailableError(f"the connection to Redis was lost: {error}") from error

@@ -30,6 +30,7 @@ _SCHEMES: dict[str, tuple[Kind, bool]] = {
     "redis+cluster": ("cluster", False),
     "rediss+cluster": ("cluster", True),
 }
+_TLS_SCHEMES: dict[Kind, str] = {"single": "rediss", "sentinel": "rediss+sentinel", "cluster": "rediss+cluster"}
 _DEFAULT_PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _OPTIONS = (
     "db",
@@ -120,7 +121,8 @@ def parse_redis_url(
     URL says. Options of the query: those of redis-py for TLS (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`,
     `ssl_cert_reqs`, `ssl_check_hostname`), `db`, and the Sentinels' own `sentinel_username` and `sentinel_password`.
 
-    Raises SettingError, which never quotes the URL: it may hold a password.
+    Raises SettingError, also for options of TLS with a scheme that has none. It never quotes the URL, which may hold a
+    password.
     """
     if not isinstance(url, str):
         raise SettingError(f"redis_url must be a str, not {type(url).__name__}")
@@ -148,6 +150,15 @@ def parse_redis_url(
     cert_reqs = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if cert_reqs not in _CERT_REQS:
         raise SettingError(f"redis_url: ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
+    files = {
+        "ssl_ca_certs": ssl_ca_certs or options.get("ssl_ca_certs"),
+        "ssl_certfile": ssl_certfile or options.get("ssl_certfile"),
+        "ssl_keyfile": ssl_keyfile or options.get("ssl_keyfile"),
+    }
+    given = [name for name in _OPTIONS if name.startswith("ssl_") and (files.get(name) or name in options)]
+    if given and not tls:
+        # Who names certificates believes that nobody else reads along.
+        raise SettingError(f"{given[0]} needs TLS: redis_url must begin with {_TLS_SCHEMES[kind]}://")
     return RedisConfig(
         kind=kind,
         addresses=addresses,
@@ -158,9 +169,7 @@ def parse_redis_url(
         password=password or unquote(url_password) or None,
         sentinel_username=options.get("sentinel_username"),
         sentinel_password=options.get("sentinel_password"),
-        ssl_ca_certs=ssl_ca_certs or options.get("ssl_ca_certs"),
-        ssl_certfile=ssl_certfile or options.get("ssl_certfile"),
-        ssl_keyfile=ssl_keyfile or options.get("ssl_keyfile"),
+        **files,
         ssl_cert_reqs=cert_reqs,
         ssl_check_hostname=cert_reqs != "none"
         and options.get("ssl_check_hostname", "true").lower() in ("true", "1", "yes"),
