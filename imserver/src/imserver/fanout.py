@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from . import entries
 from .entries import Fields, number
 from .socket import Socket
-from .state import Slot
+from .state import Fan, Slot
 from .stats import Stats
 
 __all__ = ["Fanout"]
@@ -163,7 +163,7 @@ class Fanout:
             self._stats.received["channel"] += 1
             fan = slot.fans.get(f[7])
             if fan is not None:
-                written = self._write(slot, before, entry_id, f, fan.plain, fan.envelope)
+                written = self._channel(slot, before, entry_id, f, fan)
                 self._stats.delivered["channel"] += written
         elif kind == b"r":
             self._stats.received["receipt"] += 1
@@ -212,50 +212,16 @@ class Fanout:
                 written += 1
         return written
 
-    def _write(
-        self,
-        slot: Slot,
-        before: bytes,
-        entry_id: bytes,
-        f: Fields,
-        plain: Collection[Socket],
-        envelope: Collection[Socket],
-    ) -> int:
-        if self._out is not None:
-            return self._gather(slot, entry_id, f, plain, envelope)
-        for sockets in (plain, envelope):
+    def _channel(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, fan: Fan) -> int:
+        for sockets in (fan.plain, fan.envelope):
             if sockets:
                 data = self.message(slot, entry_id, f, next(iter(sockets)))
-                size = len(data)
-                for socket in sockets:
-                    # The innermost loop of all: `send` does the same, and does all that this leaves.
-                    if socket.held:
-                        socket.send(data, before)
-                    else:
-                        try:
-                            sent = socket.raw.send(data)
-                        except OSError:
-                            sent = 0
-                        if sent != size:
-                            socket.hold(data[sent:], before)
-        return len(plain) + len(envelope)
-
-    def _gather(
-        self, slot: Slot, entry_id: bytes, f: Fields, plain: Collection[Socket], envelope: Collection[Socket]
-    ) -> int:
-        out = self._out
-        if out is None:
-            return 0
-        for sockets in (plain, envelope):
-            if sockets:
-                data = self.message(slot, entry_id, f, next(iter(sockets)))
-                for socket in sockets:
-                    parts = out.get(socket)
-                    if parts is None:
-                        out[socket] = [data]
-                    else:
-                        parts.append(data)
-        return len(plain) + len(envelope)
+                if self._out is None:
+                    _write(sockets, data, before)
+                else:
+                    for socket in sockets:
+                        self._out.setdefault(socket, []).append(data)
+        return len(fan)
 
     def _write_receipt(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, sockets: Collection[Socket]) -> int:
         written = 0
@@ -290,3 +256,18 @@ class Fanout:
         for socket in list(member.sockets) if member else ():
             if socket.sid == f[1]:
                 socket.close(4502, "too many sockets for this client")
+
+
+def _write(sockets: Iterable[Socket], data: bytes, before: bytes) -> None:
+    """Send the same to many: the innermost loop of all. What is not rare in `Socket.send` is done here."""
+    size = len(data)
+    for socket in sockets:
+        if socket.held:
+            socket.send(data, before)
+        else:
+            try:
+                sent = socket.raw.send(data)
+            except OSError:
+                sent = 0
+            if sent != size:
+                socket.hold(data[sent:], before)
