@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +62,9 @@ async def in_parallel(
     return [results[index] for index in sorted(results)]
 
 
-def payload(size: int) -> str:
-    """A text of `size` bytes that starts with the stamp that loadgen measures latency from."""
-    return f"@ts={time.monotonic_ns() // 1000}@".ljust(size, "x")
+def payload(size: int, mark: str = "ts") -> str:
+    """A text of `size` bytes that starts with the stamp that loadgen measures latency from; "tc" keeps it apart."""
+    return f"@{mark}={time.monotonic_ns() // 1000}@".ljust(size, "x")
 
 
 class Cluster:
@@ -72,10 +72,12 @@ class Cluster:
 
     Args:
         servers: how many imservers.
+        settings: IM_* variables of theirs that this work needs, over those of the caller's environment.
     """
 
-    def __init__(self, servers: int = 1) -> None:
+    def __init__(self, servers: int = 1, settings: Mapping[str, str] | None = None) -> None:
         self._count = servers
+        self._settings = dict(settings or {})
         self._stack = AsyncExitStack()
         self.redis_url = ""
         self.redis_port = 0
@@ -127,6 +129,7 @@ class Cluster:
             "IM_MAX_CONNECTIONS": str(SOCKETS_A_PROCESS),
             "IM_TOPOLOGY": "self",
         }
+        environment |= self._settings
         return Child(name, [sys.executable, "-m", "imserver"], self.folder / f"{name}.log", environment)
 
     async def _answers(self) -> None:

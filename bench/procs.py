@@ -127,6 +127,11 @@ class Child:
                 process.kill()
                 await process.wait()
 
+    async def kill(self) -> None:
+        """SIGKILL, and waits until it is gone."""
+        self.process.kill()
+        await self.process.wait()
+
     @property
     def process(self) -> asyncio.subprocess.Process:
         """The process; only once entered."""

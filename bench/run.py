@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.natives import MODES, SOCKETS_A_PROCESS
 from bench.options import FULL, QUICK, Options
 from bench.report import Row, machine, table
-from bench.works import direct, fanout, handshakes, large, rss
+from bench.works import direct, fanout, growth, handshakes, large, queries, rss, rss4
 from imhelper import ImError
 
 WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
@@ -29,6 +29,9 @@ WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "large": large.measure,
     "handshakes": handshakes.measure,
     "direct": direct.measure,
+    "rss4": rss4.measure,
+    "queries": queries.measure,
+    "growth": growth.measure,
 }
 HELP = {
     "rounds": "paired rounds of each figure",
@@ -45,6 +48,26 @@ HELP = {
     "rate": "1:1 messages a second",
     "seconds": "how long a round of 1:1 messages lasts",
     "single": "1:1 messages whose commands are counted",
+    "connections": "quiet connections over four servers",
+    "returning": "clients whose server is killed",
+    "storm_rate": "1:1 messages a second to others before and while those come back",
+    "sends": "sends a round of the helper's own rate",
+    "in_flight": "sends under way at once, comma-separated",
+    "receivers": "receivers of one send",
+    "known": "clients that Redis knows of, fewer and more, comma-separated",
+    "channels": "channels that Redis knows of, fewer and more, comma-separated",
+    "grown_members": "members of the channel, fewer and more, comma-separated",
+    "grown_slots": "slots of the table, fewer and more, comma-separated",
+    "grown_servers": "servers, fewer and more, comma-separated",
+    "history": "entries that each slot's log retains, fewer and more, comma-separated",
+    "calls": "calls of each question a round",
+    "churn_rounds": "how often all sockets are opened and closed",
+    "churn": "sockets opened and closed each time",
+    "crowd": "clients connected at once",
+    "crowd_seconds": "how long they are sent to",
+    "crowd_rate": "1:1 messages a second to them",
+    "shout_seconds": "seconds between two messages to all of them",
+    "ping_seconds": "seconds between two pings to each of them",
 }
 
 
@@ -92,9 +115,16 @@ def _complaint(options: Options) -> str | None:
         return f"--modes must be of {', '.join(MODES)}"
     if list(options.rss_sizes) != sorted(set(options.rss_sizes)):
         return "--rss-sizes must rise"
+    for name in ("known", "channels", "grown_members", "grown_slots", "grown_servers", "history"):
+        sizes = getattr(options, name)
+        if len(sizes) != 2 or sizes[0] >= sizes[1]:
+            return f"--{name.replace('_', '-')} must be two numbers, the smaller first"
+    if any(clients < channels for clients, channels in zip(options.known, options.channels, strict=True)):
+        return "--channels must not be more than --known: each channel has a member"
     if min(options.payloads) < 32:
         return "--payloads must be at least 32: they carry a time stamp"
     sockets = max(*options.rss_sizes, options.sockets, options.clients, options.handshakes * options.rounds)
+    sockets = max(sockets, options.grown_members[1], options.churn, options.returning)
     if sockets > SOCKETS_A_PROCESS - 500:
         return f"at most {SOCKETS_A_PROCESS - 500} sockets fit into one process; this needs {sockets}"
     return None

@@ -4,10 +4,12 @@
  *   loadgen [FIRST_SOURCE [SOURCES]]       sockets leave from 127.0.0.FIRST_SOURCE onwards, in turn
  *   connect FILE RATE CONCURRENCY MODE     opens each URL of FILE; RATE a second (0: unbounded); plain or envelope
  *   expect MESSAGES TIMEOUT_MS             answers once that many messages came since `reset`, or not
+ *   positions FILE                         writes each envelope socket's last position there, a line a URL in their order
  *   reset | stats | close | abort | quit   close says 1000 and waits for the peer, abort resets the connections
  *
  * A message is a data frame with a stamp "@ts=<microseconds of CLOCK_MONOTONIC>@": at the start of the frame in plain
- * mode, so that a receipt that quotes it is not counted, anywhere in it in envelope mode.
+ * mode, so that a receipt that quotes it is not counted, anywhere in it in envelope mode. Those to a channel may say
+ * "@tc=" instead: they are messages all the same, and their latency is kept apart.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "counters.h"
+#include "payload.h"
 
 #define BUFFER_BYTES (1u << 20)
 #define STDIN_MARK UINT32_MAX
@@ -37,6 +40,7 @@ struct conn {
     int fd;
     uint32_t rest_bytes, messages;
     uint8_t state, attempts, envelope;
+    char position[POSITION_BYTES];
 };
 
 static struct conn conns[MAX_SOCKETS];
@@ -132,18 +136,18 @@ static void send_control(struct conn *conn, uint8_t opcode, const char *payload,
 }
 
 static void data_frame(struct conn *conn, const char *payload, size_t length) {
-    const char *stamp = NULL;
     count.frames++;
     count.bytes += length;
-    if (!conn->envelope) stamp = length > 5 && memcmp(payload, "@ts=", 4) == 0 ? payload : NULL;
-    else stamp = memmem(payload, length < 1024 ? length : 1024, "@ts=", 4);
+    if (conn->envelope) keep_position(conn->position, payload, length);
+    const char *stamp = find_stamp(conn->envelope, payload, length);
     if (stamp == NULL) return;
+    struct histogram *latency = stamp[2] == 'c' ? &count.channel_latency : &count.latency;
     uint64_t sent_us = 0, now = now_us();
     for (stamp += 4; stamp < payload + length && *stamp >= '0' && *stamp <= '9'; stamp++)
         sent_us = sent_us * 10 + (uint64_t)(*stamp - '0');
     count.messages++;
     conn->messages++;
-    record(&count.latency, now > sent_us ? now - sent_us : 0);
+    record(latency, now > sent_us ? now - sent_us : 0);
 }
 
 /* Takes the whole frames from [at, end) and returns where the first one that is not whole begins; NULL: conn left. */
@@ -288,6 +292,14 @@ static void connect_file(const char *file, const char *mode) {
     batch_started_us = now_us();
 }
 
+static void write_positions(const char *file) {
+    FILE *positions = file == NULL ? NULL : fopen(file, "w");
+    if (positions == NULL) die("%s: %s", file == NULL ? "FILE" : file, strerror(errno));
+    for (uint32_t i = 0; i < total; i++) fprintf(positions, "%s\n", conns[i].position);
+    if (fclose(positions) != 0) die("%s: %s", file, strerror(errno));
+    answer("{\"event\":\"positions\",\"sockets\":%u}", total);
+}
+
 static void reset(void) {
     reset_traffic(&count);
     for (uint32_t i = 0; i < total; i++) conns[i].messages = 0;
@@ -315,6 +327,7 @@ static void command(char *line) {
     if (strcmp(word, "quit") == 0) exit(0);
     if (strcmp(word, "stats") == 0) print_stats();
     else if (strcmp(word, "reset") == 0) reset();
+    else if (strcmp(word, "positions") == 0) write_positions(strtok(NULL, " "));
     else if (strcmp(word, "close") == 0 || strcmp(word, "abort") == 0) close_all(word[0] == 'c');
     else if (strcmp(word, "expect") == 0) {
         expect_messages = (uint64_t)number("MESSAGES", strtok(NULL, " "), 0, 1000000000);

@@ -29,6 +29,14 @@ TINY = {
     "rate": "100",
     "seconds": "0.3",
     "single": "10",
+    "connections": "40",
+    "known": "10,40",
+    "channels": "5,20",
+    "grown-members": "5,20",
+    "grown-slots": "16,32",
+    "grown-servers": "1,2",
+    "history": "2,20",
+    "calls": "20",
 }
 # Frames (or sockets) that each row of a work must have seen, from the sizes above.
 EXPECTED = {
@@ -38,6 +46,9 @@ EXPECTED = {
     "large": [2 * (2 * 30 + 20 * 2)] * 2,
     "handshakes": [15 + 2 * 15] * 2,
     "direct": [10] * 3 + [2 * 30] * 6,
+    "rss4": [200 + 40] * 2,
+    "queries": [2 * 20] * 15 + [2] * 6,
+    "growth": [2 * 30] * 3 + [2 * 2 * 20] * 3 + [2 * 20] * 3 + [2 * 30] * 9,
 }
 RUN_SECONDS = 100
 
@@ -118,6 +129,9 @@ async def test_loadgen_reports_sockets_that_do_not_open(tmp_path):
         (["--sockets", "19000"], "sockets fit into one process"),
         (["--payloads", "8"], "--payloads must be at least 32"),
         (["--modes", "plain,other"], "--modes must be of plain, envelope"),
+        (["--known", "5"], "--known must be two numbers, the smaller first"),
+        (["--history", "20,10"], "--history must be two numbers, the smaller first"),
+        (["--channels", "100,2000000"], "--channels must not be more than --known"),
         (["--rate", "fast"], "invalid int value: 'fast'"),
     ],
 )
