@@ -3,13 +3,15 @@
 Each has source addresses of its own, so that they don't share ports.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.natives import DELIVERY_SECONDS, SOURCES, Delivered, Loadgen
+from bench.errors import BenchError
+from bench.natives import DELIVERY_SECONDS, SOURCES, Loadgen, told
 
 FIRST_SOURCE = 11
 # What a server and a load generator of a large crowd hold: the table is even to a slot, so a server gets a few more.
@@ -27,7 +29,6 @@ class Crowd:
     def __init__(self, folder: Path, count: int) -> None:
         self._stack = AsyncExitStack()
         self._generators = [Loadgen(folder, f"crowd-{index}", FIRST_SOURCE + SOURCES * index) for index in range(count)]
-        self._sockets = [0] * count
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -50,21 +51,31 @@ class Crowd:
             mine = names[index::count]
             if mine:
                 await generator.connect(await mint(mine), mode)
-                self._sockets[index] += len(mine)
-
-    @property
-    def sockets(self) -> list[int]:
-        """How many each generator was told to open."""
-        return list(self._sockets)
 
     async def reset(self) -> None:
         """As of Loadgen."""
         for generator in self._generators:
             await generator.reset()
 
-    async def received(self, messages: Sequence[int], timeout: float = DELIVERY_SECONDS) -> list[Delivered]:
-        """As of Loadgen: what each got since the last reset, when `messages` of them were due to each."""
-        return [await g.received(due, timeout) for g, due in zip(self._generators, messages, strict=True)]
+    async def received(self, messages: int, timeout: float = DELIVERY_SECONDS) -> list[dict[str, Any]]:
+        """Waits until all together got that many messages since the last reset; returns the counters of each.
+
+        Raises:
+            BenchError: the count was not reached in time or was exceeded, a socket was closed or a pong was not sent.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            seen = await self.stats()
+            arrived = sum(one["messages"] for one in seen)
+            if arrived >= messages or asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.2)
+        if arrived != messages:
+            raise BenchError(f"{messages} messages were due to the crowd; it got {arrived}")
+        for one in seen:
+            if one["closes"] or one["eofs"] or one["unsent_pongs"]:
+                raise BenchError(f"sockets of the crowd were lost: {told(one)}")
+        return seen
 
     async def stats(self) -> list[dict[str, Any]]:
         """All counters of each."""

@@ -68,7 +68,7 @@ class Loadgen(Speaker):
         file.write_text("".join(f"{url}\n" for url in urls))
         done = await self.ask(f"connect {file} {rate} {concurrency} {mode}", "connected", HANDSHAKE_SECONDS)
         if done["opened"] != len(urls):
-            seen = _told(await self.stats())
+            seen = told(await self.stats())
             raise BenchError(f"{self.name}: {done['failed']} of {len(urls)} sockets did not open; it saw {seen}")
         return float(done["handshakes_per_second"])
 
@@ -106,7 +106,7 @@ class Loadgen(Speaker):
         await self.ask("close", "closed", HANDSHAKE_SECONDS)
         seen = await self.stats()
         if seen["timeouts"] or seen["eofs"]:
-            raise BenchError(f"{self.name}: not every socket was closed with a goodbye; it saw {_told(seen)}")
+            raise BenchError(f"{self.name}: not every socket was closed with a goodbye; it saw {told(seen)}")
 
     async def delivered(self, messages: int, timeout: float = DELIVERY_SECONDS) -> Delivered:
         """Waits for what `expect` announced.
@@ -117,12 +117,12 @@ class Loadgen(Speaker):
         await self.hear("expect", timeout + 5)
         seen = await self.stats()
         if seen["messages"] != messages or seen["closes"] or seen["eofs"]:
-            raise BenchError(f"{self.name}: {messages} messages were due; it saw {_told(seen)}")
+            raise BenchError(f"{self.name}: {messages} messages were due; it saw {told(seen)}")
         fewest, most = seen["min_per_socket"], seen["max_per_socket"]
         return Delivered(messages, fewest, most, seen["latency_us"], seen["channel_latency_us"])
 
 
-def _told(stats: dict[str, Any]) -> str:
+def told(stats: dict[str, Any]) -> str:
     """What is worth telling of loadgen's counters: those that are not zero."""
     return ", ".join(f"{name} {value}" for name, value in stats.items() if value and name != "event")
 

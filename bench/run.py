@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.natives import MODES, SOCKETS_A_PROCESS
 from bench.options import FULL, QUICK, Options
 from bench.report import Row, machine, table
-from bench.works import direct, fanout, growth, handshakes, large, queries, rss, rss4
+from bench.works import churn, crowd, direct, fanout, growth, handshakes, helper, kill, large, queries, rss, rss4
 from imhelper import ImError
 
 WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
@@ -32,6 +32,10 @@ WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "rss4": rss4.measure,
     "queries": queries.measure,
     "growth": growth.measure,
+    "churn": churn.measure,
+    "helper": helper.measure,
+    "kill": kill.measure,
+    "crowd": crowd.measure,
 }
 HELP = {
     "rounds": "paired rounds of each figure",

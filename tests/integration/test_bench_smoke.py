@@ -37,6 +37,17 @@ TINY = {
     "grown-servers": "1,2",
     "history": "2,20",
     "calls": "20",
+    "sends": "40",
+    "in-flight": "4,8",
+    "receivers": "5",
+    "churn-rounds": "3",
+    "churn": "20",
+    "returning": "20",
+    "crowd": "40",
+    "crowd-rate": "50",
+    "crowd-seconds": "2",
+    "shout-seconds": "1",
+    "ping-seconds": "1",
 }
 # Frames (or sockets) that each row of a work must have seen, from the sizes above.
 EXPECTED = {
@@ -49,6 +60,11 @@ EXPECTED = {
     "rss4": [200 + 40] * 2,
     "queries": [2 * 20] * 15 + [2] * 6,
     "growth": [2 * 30] * 3 + [2 * 2 * 20] * 3 + [2 * 20] * 3 + [2 * 30] * 9,
+    # A channel of clients in all 128 slots, and five receivers in slots of their own.
+    "helper": [2 * 40] * 11 + [2 * 2 * 128] * 3 + [2 * 2 * 5] * 3,
+    "kill": [2 * 20] * 5,
+    "churn": [3 * 20] * 5,
+    "crowd": [40] * 3 + [2 * 40 + 2 * 50] * 9,
 }
 RUN_SECONDS = 100
 
