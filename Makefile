@@ -130,5 +130,5 @@ requirements:  ## compile requirements/*.in again (needs uv), to the newest vers
 	@tools/compile_requirements
 
 clean:  ## remove what setup, tests and builds leave behind
-	@rm -rf $(VENV) $(VENV_REDIS5) bench/.build clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_REDIS5) bench/.build bench/peers/socketio/node_modules clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

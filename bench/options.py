@@ -5,6 +5,8 @@ Each can be set on the command line; run.py builds its arguments from these fiel
 
 from dataclasses import dataclass
 
+from bench.peers import PEERS
+
 
 @dataclass(frozen=True)
 class Options:
@@ -25,6 +27,10 @@ class Options:
         rate: 1:1 messages a second.
         seconds: how long 1:1 messages are sent in a round.
         single: 1:1 messages sent one by one to count the commands each takes.
+        addressees: clients, connected to two servers, that 1:1 messages are sent to.
+        rates: 1:1 messages a second to those, one rate after another.
+        peers: servers of other makes to measure beside ours, or "none".
+        build: "yes" installs a peer that is not there yet (minutes, once); "no" leaves it out.
         connections: quiet connections over four servers.
         returning: clients whose server is killed.
         storm_rate: 1:1 messages a second to others, before and while those come back.
@@ -61,6 +67,10 @@ class Options:
     rate: int = 1000
     seconds: float = 5.0
     single: int = 200
+    addressees: int = 10000
+    rates: tuple[int, ...] = (1000, 5000, 10000)
+    peers: tuple[str, ...] = tuple(PEERS)
+    build: str = "yes"
     connections: int = 50000
     returning: int = 10000
     storm_rate: int = 200
@@ -96,6 +106,9 @@ QUICK = Options(
     rate=500,
     seconds=1,
     single=50,
+    addressees=200,
+    rates=(500,),
+    build="no",
     connections=2000,
     returning=500,
     sends=2000,

@@ -18,7 +18,8 @@ from bench.build import program
 from bench.errors import BenchError
 from bench.natives import MODES, SOCKETS_A_PROCESS
 from bench.options import FULL, QUICK, Options
-from bench.report import Row, machine, table
+from bench.peers import PEERS, peer_versions, prepare
+from bench.report import Row, machine, remarks, table
 from bench.works import churn, crowd, direct, fanout, growth, handshakes, helper, kill, large, queries, rss, rss4
 from imhelper import ImError
 
@@ -37,6 +38,8 @@ WORKS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "kill": kill.measure,
     "crowd": crowd.measure,
 }
+# Works that measure peers, too.
+BESIDE_PEERS = {"rss", "fanout", "burst", "handshakes", "direct"}
 HELP = {
     "rounds": "paired rounds of each figure",
     "modes": "wire modes whose memory is read, comma-separated",
@@ -48,10 +51,14 @@ HELP = {
     "burst": "channel messages queued at once",
     "members": "members of a channel on several servers",
     "handshakes": "sockets opened a round",
-    "clients": "clients connected for 1:1 messages",
-    "rate": "1:1 messages a second",
+    "clients": "clients connected for 1:1 messages while something grows",
+    "rate": "1:1 messages a second while something grows",
     "seconds": "how long a round of 1:1 messages lasts",
     "single": "1:1 messages whose commands are counted",
+    "addressees": "clients on two servers that 1:1 messages go to",
+    "rates": "1:1 messages a second to those, comma-separated",
+    "peers": "servers of other makes to measure beside ours, comma-separated, or none",
+    "build": "whether peers that are not there yet are installed, yes or no",
     "connections": "quiet connections over four servers",
     "returning": "clients whose server is killed",
     "storm_rate": "1:1 messages a second to others before and while those come back",
@@ -104,6 +111,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None]:
     sizes = {field.name: getattr(given, field.name) for field in dataclasses.fields(Options)}
     chosen = {name: value for name, value in sizes.items() if value is not None}
     options = dataclasses.replace(QUICK if given.quick else FULL, **chosen)
+    if options.peers == ("none",):
+        options = dataclasses.replace(options, peers=())
     if complaint := _complaint(options):
         parser.error(complaint)
     return given.works or list(WORKS), options, given.json
@@ -117,6 +126,10 @@ def _complaint(options: Options) -> str | None:
             return f"--{name.replace('_', '-')} must be above 0"
     if not set(options.modes) <= set(MODES):
         return f"--modes must be of {', '.join(MODES)}"
+    if not set(options.peers) <= set(PEERS):
+        return f"--peers must be of {', '.join(PEERS)}, or none"
+    if options.build not in ("yes", "no"):
+        return "--build must be yes or no"
     if list(options.rss_sizes) != sorted(set(options.rss_sizes)):
         return "--rss-sizes must rise"
     for name in ("known", "channels", "grown_members", "grown_slots", "grown_servers", "history"):
@@ -128,7 +141,7 @@ def _complaint(options: Options) -> str | None:
     if min(options.payloads) < 32:
         return "--payloads must be at least 32: they carry a time stamp"
     sockets = max(*options.rss_sizes, options.sockets, options.clients, options.handshakes * options.rounds)
-    sockets = max(sockets, options.grown_members[1], options.churn, options.returning)
+    sockets = max(sockets, options.addressees, options.grown_members[1], options.churn, options.returning)
     if sockets > SOCKETS_A_PROCESS - 500:
         return f"at most {SOCKETS_A_PROCESS - 500} sockets fit into one process; this needs {sockets}"
     return None
@@ -149,6 +162,11 @@ async def run(works: Sequence[str], options: Options) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     works, options, json_file = parse(sys.argv[1:] if arguments is None else arguments)
+    names = options.peers if BESIDE_PEERS & set(works) else ()
+    able, left_out = prepare(names, build=options.build == "yes")
+    options = dataclasses.replace(options, peers=able)
+    for name, reason in left_out.items():
+        print(f"bench: {name} is left out: {reason}", file=sys.stderr, flush=True)
     try:
         rows = asyncio.run(run(works, options))
     except (BenchError, ImError) as error:
@@ -156,10 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    about = machine()
+    about = machine() | (peer_versions() if able else {})
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(table(rows))
+    for note in remarks(rows, left_out):
+        print(note)
     if json_file is not None:
-        result = {"machine": about, "options": dataclasses.asdict(options), "rows": [row.as_dict() for row in rows]}
+        result = {
+            "machine": about,
+            "options": dataclasses.asdict(options),
+            "left_out": left_out,
+            "rows": [row.as_dict() for row in rows],
+        }
         json_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return 0

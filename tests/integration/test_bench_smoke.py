@@ -29,6 +29,10 @@ TINY = {
     "rate": "100",
     "seconds": "0.3",
     "single": "10",
+    "addressees": "10",
+    "rates": "100",
+    "peers": "websockets,socketio",
+    "build": "no",
     "connections": "40",
     "known": "10,40",
     "channels": "5,20",
@@ -56,7 +60,7 @@ EXPECTED = {
     "burst": [20 * 5 * 2] * 2,
     "large": [2 * (2 * 30 + 20 * 2)] * 2,
     "handshakes": [15 + 2 * 15] * 2,
-    "direct": [10] * 3 + [2 * 30] * 6,
+    "direct": [10] * 3 + [2 * 30] * 7,
     "rss4": [200 + 40] * 2,
     "queries": [2 * 20] * 15 + [2] * 6,
     "growth": [2 * 30] * 3 + [2 * 2 * 20] * 3 + [2 * 20] * 3 + [2 * 30] * 9,
@@ -66,6 +70,8 @@ EXPECTED = {
     "churn": [3 * 20] * 5,
     "crowd": [40] * 3 + [2 * 40 + 2 * 50] * 9,
 }
+# Rounds of the peer that is always there, in each row of the works that it takes part in.
+BESIDE_WEBSOCKETS = {"rss": [1] * 4, "fanout": [2] * 2, "burst": [2] * 2, "handshakes": [2, 0]}
 RUN_SECONDS = 100
 
 pytestmark = [
@@ -104,6 +110,8 @@ def test_every_frame_of_a_work_arrives_and_is_counted(work, tmp_path):
     assert [row["expected"] for row in rows] == EXPECTED[work]
     assert {row["work"] for row in rows} == {work}
     assert all(row["what"] in output for row in rows)
+    rounds = [len(row["peers"].get("websockets", ())) for row in rows]
+    assert rounds == BESIDE_WEBSOCKETS.get(work, [0] * len(rows))
 
 
 @pytest.mark.parametrize("mode", ["plain", "envelope"])
@@ -149,6 +157,9 @@ async def test_loadgen_reports_sockets_that_do_not_open(tmp_path):
         (["--history", "20,10"], "--history must be two numbers, the smaller first"),
         (["--channels", "100,2000000"], "--channels must not be more than --known"),
         (["--rate", "fast"], "invalid int value: 'fast'"),
+        (["--rates", "100,0"], "--rates must be above 0"),
+        (["--peers", "nginx"], "--peers must be of centrifugo, centrifugo-redis, websockets, socketio, or none"),
+        (["--build", "perhaps"], "--build must be yes or no"),
     ],
 )
 def test_a_bad_size_is_refused_in_one_sentence(arguments, complaint, capsys):
