@@ -1,8 +1,10 @@
 # Each work of the benchmarks runs with tiny sizes and counts right: nothing here looks at how long anything took.
 # The load generator and the floor, which judge imserver, are themselves checked against a few sockets of their own.
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +65,7 @@ EXPECTED = {
     # A channel of clients in all 128 slots, and five receivers in slots of their own.
     "helper": [2 * 40] * 11 + [2 * 2 * 128] * 3 + [2 * 2 * 5] * 3,
     "kill": [2 * 20] * 5,
-    "churn": [3 * 20] * 5,
+    "churn": [3 * 20] * 6,
     "crowd": [40] * 3 + [2 * 40 + 2 * 50] * 9,
 }
 RUN_SECONDS = 100
@@ -106,6 +108,24 @@ def test_every_frame_of_a_work_arrives_and_is_counted(work, tmp_path):
     assert all(row["what"] in output for row in rows)
 
 
+@pytest.mark.skipif(
+    shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None, reason="needs py-spy"
+)
+def test_a_work_leaves_flame_graphs_and_what_redis_did(tmp_path):
+    sizes = [part for name, value in TINY.items() for part in (f"--{name}", value)]
+    code, output = run_bench("direct", "--flame", str(tmp_path / "flame"), *sizes)
+    if "Permission denied" in output or "not permitted" in output:
+        pytest.skip("py-spy may not look into processes here")
+    assert code == 0, output
+    assert sorted(file.name for file in (tmp_path / "flame").iterdir()) == [
+        "direct-helper.svg",
+        "direct-redis.txt",
+        "direct-server.svg",
+    ]
+    assert "<svg" in (tmp_path / "flame" / "direct-server.svg").read_text()
+    assert "evalsha" in (tmp_path / "flame" / "direct-redis.txt").read_text()
+
+
 @pytest.mark.parametrize("mode", ["plain", "envelope"])
 @pytest.mark.parametrize("size", [32, 125, 126, 65_535, 65_536, 300_000])
 async def test_loadgen_counts_what_the_floor_sends(mode, size, tmp_path):
@@ -117,6 +137,36 @@ async def test_loadgen_counts_what_the_floor_sends(mode, size, tmp_path):
         assert sent["sends"] == 30 * 7
         assert (seen.messages, seen.fewest, seen.most) == (30 * 7, 7, 7)
         assert (await loadgen.stats())["bytes"] == 30 * 7 * size
+
+
+async def test_loadgen_keeps_latencies_of_channel_messages_apart_and_tells_positions(tmp_path):
+    """Against a server made here, for the floor sends neither."""
+    handshake = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+    handshake += "Sec-WebSocket-Protocol: imcluster.v1.json\r\n\r\n"
+    answered, left = 0, asyncio.Semaphore(0)
+
+    async def serve(reader, writer):
+        nonlocal answered
+        await reader.readuntil(b"\r\n\r\n")
+        answered += 1
+        frames = [b'{"t":"hello","pos":"7.1-%d"}' % answered, b'{"t":"msg","pos":"7.2-%d","data":"@ts=1@"}' % answered]
+        if answered == 2:
+            frames += [b'{"t":"msg","data":"@tc=1@"}']
+        writer.write(handshake.encode() + b"".join(bytes((0x81, len(text))) + text for text in frames))
+        await reader.read()
+        writer.close()
+        left.release()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Loadgen(tmp_path, "loadgen", 1) as loadgen:
+        await loadgen.connect([f"ws://127.0.0.1:{port}/ws?token={n}" for n in range(2)], "envelope", concurrency=1)
+        seen = await loadgen.received(3)
+        assert (seen.latency_us["count"], seen.channel_latency_us["count"]) == (2, 1)
+        assert await loadgen.positions() == ["7.2-1", "7.2-2"]
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            await left.acquire()
 
 
 async def test_loadgen_reports_messages_that_do_not_come(tmp_path):
@@ -159,6 +209,6 @@ def test_a_bad_size_is_refused_in_one_sentence(arguments, complaint, capsys):
 
 
 def test_quick_takes_the_small_sizes_and_a_given_size_wins():
-    works, options, _ = parse(["rss", "--quick", "--rounds", "4"])
+    works, options, _, _ = parse(["rss", "--quick", "--rounds", "4"])
     assert works == ["rss"]
     assert (options.rounds, options.sockets) == (4, 500)
