@@ -161,7 +161,7 @@ async def test_loadgen_keeps_latencies_of_channel_messages_apart_and_tells_posit
     port = server.sockets[0].getsockname()[1]
     async with server, Loadgen(tmp_path, "loadgen", 1) as loadgen:
         await loadgen.connect([f"ws://127.0.0.1:{port}/ws?token={n}" for n in range(2)], "envelope", concurrency=1)
-        seen = await loadgen.received(3)
+        seen = await loadgen.received(3, timeout=10)
         assert (seen.latency_us["count"], seen.channel_latency_us["count"]) == (2, 1)
         assert await loadgen.positions() == ["7.2-1", "7.2-2"]
     async with asyncio.timeout(10):
