@@ -18,7 +18,7 @@ from bench.build import program
 from bench.errors import BenchError
 from bench.flame import record_into
 from bench.natives import MODES, SOCKETS_A_PROCESS
-from bench.options import FULL, QUICK, Options
+from bench.options import FULL, GROWS, QUICK, Options
 from bench.report import Row, machine, table
 from bench.works import churn, crowd, direct, fanout, growth, handshakes, helper, kill, large, queries, rss, rss4
 from imhelper import ImError
@@ -59,6 +59,7 @@ HELP = {
     "sends": "sends a round of the helper's own rate",
     "in_flight": "sends under way at once, comma-separated",
     "receivers": "receivers of one send",
+    "grow": "what grows, comma-separated",
     "known": "clients that Redis knows of, fewer and more, comma-separated",
     "channels": "channels that Redis knows of, fewer and more, comma-separated",
     "grown_members": "members of the channel, fewer and more, comma-separated",
@@ -122,6 +123,8 @@ def _complaint(options: Options) -> str | None:
             return f"--{name.replace('_', '-')} must be above 0"
     if not set(options.modes) <= set(MODES):
         return f"--modes must be of {', '.join(MODES)}"
+    if not set(options.grow) <= set(GROWS):
+        return f"--grow must be of {', '.join(GROWS)}"
     if list(options.rss_sizes) != sorted(set(options.rss_sizes)):
         return "--rss-sizes must rise"
     for name in ("known", "channels", "grown_members", "grown_slots", "grown_servers", "history"):

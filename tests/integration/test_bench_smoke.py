@@ -15,6 +15,7 @@ import pytest
 from bench.build import compiler
 from bench.errors import BenchError
 from bench.natives import Floor, Loadgen
+from bench.options import GROWS
 from bench.run import WORKS, parse
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +62,14 @@ EXPECTED = {
     "direct": [10] * 3 + [2 * 30] * 6,
     "rss4": [200 + 40] * 2,
     "queries": [2 * 20] * 15 + [2] * 6,
-    "growth": [2 * 30] * 3 + [2 * 2 * 20] * 3 + [2 * 20] * 3 + [2 * 30] * 9,
     # A channel of clients in all 128 slots, and five receivers in slots of their own.
     "helper": [2 * 40] * 11 + [2 * 2 * 128] * 3 + [2 * 2 * 5] * 3,
     "kill": [2 * 20] * 5,
     "churn": [3 * 20] * 6,
     "crowd": [40] * 3 + [2 * 40 + 2 * 50] * 9,
 }
+# The same of what grows: 1:1 messages, but two to a channel of twenty, and one to its twenty members.
+GROWN = dict.fromkeys(GROWS, 2 * 30) | {"channels": 2 * 2 * 20, "members": 2 * 20}
 RUN_SECONDS = 100
 
 pytestmark = [
@@ -95,7 +97,7 @@ def run_bench(*arguments: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-@pytest.mark.parametrize("work", WORKS)
+@pytest.mark.parametrize("work", sorted(WORKS.keys() - {"growth"}))
 def test_every_frame_of_a_work_arrives_and_is_counted(work, tmp_path):
     file = tmp_path / "result.json"
     sizes = [part for name, value in TINY.items() for part in (f"--{name}", value)]
@@ -106,6 +108,16 @@ def test_every_frame_of_a_work_arrives_and_is_counted(work, tmp_path):
     assert [row["expected"] for row in rows] == EXPECTED[work]
     assert {row["work"] for row in rows} == {work}
     assert all(row["what"] in output for row in rows)
+
+
+@pytest.mark.parametrize("what", GROWS)
+def test_every_frame_arrives_whatever_grows(what, tmp_path):
+    file = tmp_path / "result.json"
+    sizes = [part for name, value in TINY.items() for part in (f"--{name}", value)]
+    code, output = run_bench("growth", "--grow", what, "--json", str(file), *sizes)
+    assert code == 0, output
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["delivered"], row["expected"]) for row in rows] == [(GROWN[what], GROWN[what])] * 3
 
 
 @pytest.mark.skipif(
@@ -195,6 +207,7 @@ async def test_loadgen_reports_sockets_that_do_not_open(tmp_path):
         (["--sockets", "19000"], "sockets fit into one process"),
         (["--payloads", "8"], "--payloads must be at least 32"),
         (["--modes", "plain,other"], "--modes must be of plain, envelope"),
+        (["--grow", "weeds"], "--grow must be of clients, channels"),
         (["--known", "5"], "--known must be two numbers, the smaller first"),
         (["--history", "20,10"], "--history must be two numbers, the smaller first"),
         (["--channels", "100,2000000"], "--channels must not be more than --known"),
