@@ -12,18 +12,20 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 
 from redis.asyncio import Redis
 
 from bench.errors import BenchError
 from bench.flamegraph import fold, svg
+from imhelper.core.scripts import load
 
 RATE = 199
 STOP_SECONDS = 20
 # What the children of a run are in the names of the files. Further servers do what these do; the first may be killed.
 ROLES = {"bench-0": "server", "bench-1": "server", "sender": "helper", "pusher": "helper"}
-SLOW_US, SLOW_MS, SLOWEST = 1000, 1, 30
+SLOW_US, SLOW_MS, SLOW_KEPT, COMMANDS = 1000, 1, 1000, 30
 
 # One run has one recorder; the processes to be recorded start deep inside the works.
 _recorder: "Recorder | None" = None
@@ -88,6 +90,7 @@ class Recorder:
         async with Redis.from_url(url) as redis:
             await redis.config_set("latency-monitor-threshold", SLOW_MS)
             await redis.config_set("slowlog-log-slower-than", SLOW_US)
+            await redis.config_set("slowlog-max-len", SLOW_KEPT)
             await redis.config_resetstat()
 
     async def redis_ends(self, url: str) -> None:
@@ -95,13 +98,17 @@ class Recorder:
         async with Redis.from_url(url, decode_responses=True) as redis:
             stats: dict[str, dict[str, float]] = await redis.info("commandstats")
             latest: list[list[str]] = await redis.latency_latest()  # type: ignore[assignment]
-            slow = await redis.slowlog_get(SLOWEST)
+            slow = await redis.slowlog_get(SLOW_KEPT)
         lines = ["command                        calls        seconds     us a call"]
-        for name, seen in sorted(stats.items(), key=lambda item: -item[1]["usec"])[:SLOWEST]:
+        for name, seen in sorted(stats.items(), key=lambda item: -item[1]["usec"])[:COMMANDS]:
             command = name.removeprefix("cmdstat_")
             lines.append(f"{command:24} {seen['calls']:11} {seen['usec'] / 1e6:14.3f} {seen['usec_per_call']:13.2f}")
         lines += [f"latency: {event[0]} latest {event[2]} ms, highest {event[3]} ms" for event in latest]
-        lines += [f"slow: {entry['duration']} us {str(entry['command'])[:80]!r}" for entry in slow]
+        slowest: dict[str, list[int]] = {}
+        for entry in slow:
+            slowest.setdefault(_named(entry["command"]), []).append(int(entry["duration"]))
+        for command, took in sorted(slowest.items(), key=lambda item: -max(item[1])):
+            lines.append(f"slow: {command}: {len(took)} times over {SLOW_US} us, the longest {max(took)} us")
         self._redis.append("\n".join(lines) + "\n")
 
     def write(self, work: str) -> list[Path]:
@@ -115,6 +122,18 @@ class Recorder:
             written[-1].write_text("\n".join(self._redis))
         self._stacks, self._redis = {}, []
         return written
+
+
+def _named(command: bytes | str) -> str:
+    """A command of the slow log by its name, a script by its own."""
+    words = (command.decode(errors="replace") if isinstance(command, bytes) else command).split(" ", 2)
+    if words[0].upper() != "EVALSHA":
+        return words[0]
+    scripts = files("imhelper") / "lua"
+    names = [
+        file.name.removesuffix(".lua") for file in scripts.iterdir() if file.name not in ("lib.lua", "__pycache__")
+    ]
+    return next((f"script {name}" for name in names if load(name).sha == words[1]), "EVALSHA of another")
 
 
 def record_into(folder: Path | None) -> Recorder | None:

@@ -74,7 +74,7 @@ def _rows(options: Options, sizes: list[int], redis: list[tuple[int, int]], keys
     def a_connection(before: int, after: int, times: int) -> float:
         return (after - before) / max(1, times * options.churn)
 
-    def size(time: int) -> Row:
+    def after(time: int) -> Row:
         what = f"RSS of the server after {time} times {case} (floor: after {second})"
         return row(what, "MB", sizes[time - 1] / 1e6, sizes[second - 1] / 1e6)
 
@@ -83,9 +83,11 @@ def _rows(options: Options, sizes: list[int], redis: list[tuple[int, int]], keys
         return row(what, "bytes", a_connection(sizes[since - 1], sizes[-1], last - since), goal=goal)
 
     kept = a_connection(redis[second - 1][1], redis[-1][1], last - second)
+    each = f"RSS of the server after each of {last} times {case}"
     return [
-        size(middle),
-        size(last),
+        Row(WORK, each, "MB", [size / 1e6 for size in sizes], delivered=opened, expected=due),
+        after(middle),
+        after(last),
         growth(second),
         growth(middle, GOAL_GROWTH),
         row(

@@ -65,7 +65,7 @@ EXPECTED = {
     # A channel of clients in all 128 slots, and five receivers in slots of their own.
     "helper": [2 * 40] * 11 + [2 * 2 * 128] * 3 + [2 * 2 * 5] * 3,
     "kill": [2 * 20] * 5,
-    "churn": [3 * 20] * 6,
+    "churn": [3 * 20] * 7,
     "crowd": [40] * 3 + [2 * 40 + 2 * 50] * 9,
 }
 # The same of what grows: 1:1 messages, but two to a channel of twenty, and one to its twenty members.
