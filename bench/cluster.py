@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from bench.flame import recorder
 from bench.natives import SOCKETS_A_PROCESS, Floor, Loadgen
 from bench.procs import Child
 from bench.valkey import Valkey
@@ -98,13 +99,19 @@ class Cluster:
             self.loadgen = await stack.enter_async_context(Loadgen(self.folder, "loadgen", 1))
             self.floor = await stack.enter_async_context(Floor(self.folder))
             self.floor_loadgen = await stack.enter_async_context(Loadgen(self.folder, "floor-loadgen", 101))
+            for server in self.servers:
+                await server.sample()
+            if recording := recorder():
+                await recording.redis_begins(self.redis_url)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        async with self._stack:
+            if error is None and (recording := recorder()):
+                await recording.redis_ends(self.redis_url)
 
     def _imserver(self, index: int, port: int, admin_port: int) -> Child:
         name = f"bench-{index}"

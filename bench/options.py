@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from bench.peers import PEERS
 
+GROWS = ("clients", "channels", "members", "slots", "servers", "history")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -37,6 +39,7 @@ class Options:
         sends: sends a round of the helper's own rate.
         in_flight: sends under way at once, one after another.
         receivers: receivers of one send.
+        grow: what grows.
         known: clients that Redis knows of, the fewer and the more.
         channels: channels that Redis knows of, the fewer and the more.
         grown_members: members of the channel, the fewer and the more.
@@ -77,6 +80,7 @@ class Options:
     sends: int = 10000
     in_flight: tuple[int, ...] = (64, 256, 1000)
     receivers: int = 1000
+    grow: tuple[str, ...] = GROWS
     known: tuple[int, ...] = (1000, 100000)
     channels: tuple[int, ...] = (100, 10000)
     grown_members: tuple[int, ...] = (100, 10000)

@@ -16,8 +16,9 @@ from typing import Any
 
 from bench.build import program
 from bench.errors import BenchError
+from bench.flame import record_into
 from bench.natives import MODES, SOCKETS_A_PROCESS
-from bench.options import FULL, QUICK, Options
+from bench.options import FULL, GROWS, QUICK, Options
 from bench.peers import PEERS, peer_versions, prepare
 from bench.report import Row, machine, remarks, table
 from bench.works import churn, crowd, direct, fanout, growth, handshakes, helper, kill, large, queries, rss, rss4
@@ -65,6 +66,7 @@ HELP = {
     "sends": "sends a round of the helper's own rate",
     "in_flight": "sends under way at once, comma-separated",
     "receivers": "receivers of one send",
+    "grow": "what grows, comma-separated",
     "known": "clients that Redis knows of, fewer and more, comma-separated",
     "channels": "channels that Redis knows of, fewer and more, comma-separated",
     "grown_members": "members of the channel, fewer and more, comma-separated",
@@ -90,12 +92,16 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None]:
-    """Works to run, their sizes, and where the JSON goes. Exits with 2 and a sentence on a bad argument."""
+def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None, Path | None]:
+    """Works, sizes, where the JSON and where flame graphs go. Exits with 2 and a sentence on a bad argument."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; all of them by default")
     parser.add_argument("--quick", action="store_true", help="small sizes: under a minute, figures only to look at")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there")
+    flame = (
+        "record where the time of each work goes there (needs py-spy); the figures of such a run are not to be quoted"
+    )
+    parser.add_argument("--flame", type=Path, metavar="DIR", help=flame)
     for field in dataclasses.fields(Options):
         default = getattr(FULL, field.name)
         convert = _list_of(type(default[0])) if isinstance(default, tuple) else type(default)
@@ -115,7 +121,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None]:
         options = dataclasses.replace(options, peers=())
     if complaint := _complaint(options):
         parser.error(complaint)
-    return given.works or list(WORKS), options, given.json
+    return given.works or list(WORKS), options, given.json, given.flame
 
 
 def _complaint(options: Options) -> str | None:
@@ -130,6 +136,8 @@ def _complaint(options: Options) -> str | None:
         return f"--peers must be of {', '.join(PEERS)}, or none"
     if options.build not in ("yes", "no"):
         return "--build must be yes or no"
+    if not set(options.grow) <= set(GROWS):
+        return f"--grow must be of {', '.join(GROWS)}"
     if list(options.rss_sizes) != sorted(set(options.rss_sizes)):
         return "--rss-sizes must rise"
     for name in ("known", "channels", "grown_members", "grown_slots", "grown_servers", "history"):
@@ -147,28 +155,31 @@ def _complaint(options: Options) -> str | None:
     return None
 
 
-async def run(works: Sequence[str], options: Options) -> list[Row]:
+async def run(works: Sequence[str], options: Options, flame: Path | None = None) -> list[Row]:
     """The rows of the works, in their order; what is going on goes to stderr."""
     rows: list[Row] = []
+    recording = record_into(flame)
     for name in ("loadgen", "floor"):
         program(name)  # a missing compiler is told before anything is started
     for work in works:
         start = time.monotonic()
         rows += await WORKS[work](options)
         print(f"bench: {work} took {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        for file in recording.write(work) if recording else ():
+            print(f"bench: wrote {file}", file=sys.stderr, flush=True)
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    works, options, json_file = parse(sys.argv[1:] if arguments is None else arguments)
+    works, options, json_file, flame = parse(sys.argv[1:] if arguments is None else arguments)
     names = options.peers if BESIDE_PEERS & set(works) else ()
     able, left_out = prepare(names, build=options.build == "yes")
     options = dataclasses.replace(options, peers=able)
     for name, reason in left_out.items():
         print(f"bench: {name} is left out: {reason}", file=sys.stderr, flush=True)
     try:
-        rows = asyncio.run(run(works, options))
+        rows = asyncio.run(run(works, options, flame))
     except (BenchError, ImError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from bench.cluster import PREFIX, Cluster, in_parallel
+from bench.cluster import PREFIX, Cluster, in_parallel, payload
 from bench.errors import BenchError
 from bench.options import Options
 from bench.populate import populate
@@ -29,6 +29,7 @@ FEW = 20
 # Slots of the clusters whose logs are filled: each has to be filled.
 FILLED_SLOTS = 16
 TRAIL_SECONDS = 0.2
+WARM_UP = 5
 
 
 @dataclass
@@ -49,6 +50,13 @@ class Side:
     redis: list[float] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
     arrived: int = 0
+
+    async def warm_up(self, size: int) -> None:
+        """Buffers that grow at the first messages stay grown."""
+        await self.cluster.loadgen.reset()
+        for _ in range(WARM_UP):
+            await self.send(payload(size))
+        await self.cluster.loadgen.received(WARM_UP * self.frames)
 
     async def round(self, seconds: float, size: int) -> None:
         """Idles, then sends, as long; notes what a message cost beyond idle."""
@@ -168,30 +176,28 @@ async def _history(stack: AsyncExitStack, options: Options, size: int) -> Side:
     return _direct(cluster, await _connect(cluster, options.clients), options)
 
 
-def cases(options: Options) -> list[Case]:
-    """What grows, in the order of the rows."""
-    return [
-        Case(f"clients (at most {options.sockets} connected)", "1:1", options.known, _clients, GOAL_FLAT),
-        Case("channels", f"channel of {FEW}", options.channels, _channels, GOAL_FLAT),
-        Case("members", "channel", options.grown_members, _members, GOAL_FLAT, members=True),
-        Case("slots", "1:1", options.grown_slots, _slots),
-        Case("servers", "1:1", options.grown_servers, _servers),
-        Case("retained entries a slot", "1:1", options.history, _history),
-    ]
+def cases(options: Options) -> dict[str, Case]:
+    """What can grow, in the order of the rows."""
+    clients = f"clients (at most {options.sockets} connected)"
+    return {
+        "clients": Case(clients, "1:1", options.known, _clients, GOAL_FLAT),
+        "channels": Case("channels", f"channel of {FEW}", options.channels, _channels, GOAL_FLAT),
+        "members": Case("members", "channel", options.grown_members, _members, GOAL_FLAT, members=True),
+        "slots": Case("slots", "1:1", options.grown_slots, _slots),
+        "servers": Case("servers", "1:1", options.grown_servers, _servers),
+        "history": Case("retained entries a slot", "1:1", options.history, _history),
+    }
 
 
 async def measure(options: Options) -> list[Row]:
     """Three rows a case: servers' CPU, Redis's CPU, and what both use without a message; the floor is the smaller."""
     rows = []
-    for case in cases(options):
+    for case in (case for name, case in cases(options).items() if name in options.grow):
         async with AsyncExitStack() as stack:
             little, much = [await case.set_up(stack, options, size) for size in case.sizes]
             sides = [little, much]
-            for side in sides:  # buffers that grow at the first messages stay grown
-                await side.round(min(0.5, options.seconds), options.payloads[0])
-                for figures in (side.server, side.redis, side.idle):
-                    figures.clear()
-                side.arrived = 0
+            for side in sides:
+                await side.warm_up(options.payloads[0])
             for _ in range(options.rounds):
                 for side in sides:
                     await side.round(options.seconds, options.payloads[0])

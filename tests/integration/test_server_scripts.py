@@ -223,6 +223,28 @@ async def test_entries_are_numbered_without_holes_and_ordered_whatever_the_clock
     assert {i.partition(b"-")[0] for i in ids[1:]} == {b"%d" % (ms + 3_600_000)}
 
 
+async def test_one_send_that_names_a_slot_twice_leaves_no_hole(link):
+    client = Client(link, "b1")
+    await link.eval(
+        load("send"), 0, *RETENTION, "id", 60000, "s", "t", "hi", 0, "", client.slot, "a", 3, "b", client.slot, "c"
+    )
+    entries = await link.command(0, "XRANGE", f"{{im:0}}:log:{client.slot}", "-", "+")
+    assert [entry_id.split(b"-")[1] for entry_id, _ in entries] == [b"1", b"2"]
+    assert await link.command(0, "HGET", "{im:0}:last", client.slot) == entries[-1][0]
+    await client.send(2)
+    assert await link.command(0, "XLEN", f"{{im:0}}:log:{client.slot}") == 3
+
+
+@pytest.mark.parametrize(("size", "count"), [(60_000, 40), (6_000, 300), (100, 6000)])
+async def test_a_log_stays_within_its_bytes_whatever_the_size_of_its_entries(link, size, count):
+    slot, limit = 5, 1 << 20
+    for n in range(count):
+        await link.eval(load("send"), 0, 10000, limit, 60000, f"m{n}", 60000, "s", "t", "x" * size, 0, "", slot, "c")
+        if n % 50 == 0 or size > 50_000:
+            assert await link.command(0, "MEMORY", "USAGE", f"{{im:0}}:log:{slot}", "SAMPLES", 0) <= limit
+    assert await link.command(0, "XLEN", f"{{im:0}}:log:{slot}") * size > limit / 3
+
+
 async def test_members_are_counted_by_channel_and_slot_and_forgotten_at_zero(link):
     clients = [await Client(link, "b1", f"c{n}").start() for n in range(20)]
     for n, client in enumerate(clients):

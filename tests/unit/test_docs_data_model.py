@@ -112,7 +112,7 @@ def _entries(call: str) -> set[tuple[str, ...]]:
 
 def test_log_entries_have_the_documented_fields_in_order():
     said = {tuple(re.findall(r"(?:^|, )`([a-z])`", row[1])): docs.ticked(row[0]) for row in docs.rows(TEXT, "kind")}
-    assert set(said) == _entries(r"append\([\w\[\]]+, [#\w\[\]]+")
+    assert set(said) == _entries(r"(?:append|write)\([\w\[\], ]+, [#\w\[\]]+")
     assert all(kind == [fields[0]] for fields, kind in said.items())
 
 

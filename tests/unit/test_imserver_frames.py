@@ -3,6 +3,7 @@
 
 import os
 from struct import pack
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,27 +16,7 @@ from imserver import frames
 from imserver.socket import CLOSING, ENDING, FRAME_MAX, OPEN, Socket
 from imserver.unusual import Unusual
 from imserver.wheel import Wheel
-
-
-class Transport:
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        self.out = b""
-        self.ended = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.ended, "written after the end"
-        self.out += data
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def is_closing(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
+from tests.support.pipe import Pipe
 
 
 class Hub:
@@ -61,13 +42,14 @@ class Hub:
 class Recorder(Socket):
     """A socket of plain mode that tells which messages it got."""
 
-    __slots__ = ("binaries", "hub_", "texts", "transport_")
+    __slots__ = ("binaries", "hub_", "pipe", "texts")
 
     def __init__(self) -> None:
         self.hub_ = Hub()
         super().__init__(cast(Any, self.hub_))
-        self.transport_ = Transport()
-        self.transport = cast(Any, self.transport_)
+        self.pipe = Pipe()
+        self.transport = self.raw = cast(Any, self.pipe)
+        self.member = cast(Any, SimpleNamespace(slot=None))
         self.state = OPEN
         self.envelope = False
         self.texts: list[bytes] = []
@@ -181,9 +163,9 @@ def test_any_stream_in_any_pieces_is_read_as_websockets_reads_it(data, cuts):
         return
     assert socket.texts == texts
     assert bool(socket.binaries) == binary
-    assert socket.transport_.out == out
+    assert socket.pipe.text == out
     assert socket.hub_.codes == ([] if code is None else [min(code, 3000)])
-    assert socket.transport_.ended == (code is not None)
+    assert socket.pipe.ended == (code is not None)
 
 
 def is_utf8(raw: bytes) -> bool:
@@ -292,7 +274,7 @@ def test_the_end_of_a_cut_frame_after_our_close_is_still_understood():
     assert socket.state == CLOSING, "the rest of a frame is no protocol error"
     socket.data_received(client_frame(8, pack("!H", 4000)))
     assert socket.state == ENDING
-    assert socket.transport_.out == frames.close_frame(4000, "ping timeout"), "one close frame, and nothing after it"
+    assert socket.pipe.text == frames.close_frame(4000, "ping timeout"), "one close frame, and nothing after it"
 
 
 def test_answers_to_one_that_does_not_read_are_bounded():
@@ -322,5 +304,5 @@ def test_a_close_code_that_may_not_be_sent_is_a_protocol_error(code):
 def test_a_close_is_echoed_and_what_the_client_chose_is_not_taken_for_ours(code):
     socket = Recorder()
     socket.data_received(client_frame(8, pack("!H", code) + b"bye"))
-    assert socket.transport_.out == frames.close_frame(code, "bye")
+    assert socket.pipe.text == frames.close_frame(code, "bye")
     assert socket.hub_.codes == [min(code, 3000)]

@@ -35,8 +35,8 @@ Other = Callable[[Link, bytes, bytes], int]
 def inquiry_with(other: Other, ended: Mapping[int, bytes] | None = None) -> Inquiry:
     link = Link(other)
     presence = SimpleNamespace(ended=(ended or {}).get)
-    slot = SimpleNamespace(id=CURSOR, n=8, waiting=[SimpleNamespace(number=20, safe=BEHIND)])
-    slot.stalled = [SimpleNamespace(number=21, safe=BEHIND)]
+    slot = SimpleNamespace(id=CURSOR, n=8, waiting=[SimpleNamespace(number=20, place=BEHIND)])
+    slot.stalled = [SimpleNamespace(number=21, place=BEHIND)]
     hub: Any = SimpleNamespace(boot_raw=b"me", link=link, presence=presence, admitting={22}, slots={5: slot})
     link.inquiry = Inquiry(hub)
     return link.inquiry

@@ -17,31 +17,29 @@ from imserver.socket import OPEN, Socket
 from imserver.state import Slot
 from imserver.stats import Stats
 from imserver.waiting import until
+from tests.support.pipe import Pipe
 
 ME = b"me"
 
 
-class Transport:
+class Frames(Pipe):
     """Takes `room` frames and then asks for a pause, as a buffer does that is full."""
 
     def __init__(self, socket: "Replaying", rooms: list[int]) -> None:
+        super().__init__()
         self.socket = socket
         self.rooms = rooms
-        self.room = rooms.pop(0) if rooms else 10**6
-        self.out: list[bytes] = []
+        self.frames = rooms.pop(0) if rooms else 10**6
 
-    def write(self, data: bytes) -> None:
-        self.out.append(data)
-        self.room -= 1
-        if self.room == 0:
+    def send(self, data: bytes) -> int:
+        self.frames -= 1
+        if self.frames == 0:
             self.socket.paused = True
+        return super().send(data)
 
     def drain(self) -> None:
-        self.room = self.rooms.pop(0) if self.rooms else 10**6
+        self.frames = self.rooms.pop(0) if self.rooms else 10**6
         self.socket.paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
 
 
 class Replaying(Socket):
@@ -55,15 +53,15 @@ class Replaying(Socket):
         super().__init__(cast(Any, None))
         self.state = OPEN
         self.envelope = False
-        self.pipe = Transport(self, rooms)
-        self.transport = cast(Any, self.pipe)
+        self.pipe = Frames(self, rooms)
+        self.transport = self.raw = cast(Any, self.pipe)
         self.at, self.at_id, self.joined, self.view = at, b"1-%d" % at, joined, view
         self.member = slot.enter(self, ME)
 
     @property
     def frames(self) -> list[bytes]:
         """What was written, frame by frame: each is short."""
-        found, data = [], b"".join(self.pipe.out)
+        found, data = [], self.pipe.text
         while data:
             end = 2 + data[1]
             found.append(data[:end])

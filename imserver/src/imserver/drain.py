@@ -150,7 +150,7 @@ async def _send_away(hub: Hub, keeper: LeaseKeeper, socket: Socket) -> None:
     if url is None:
         socket.close(1012, GOING_AWAY)
     else:
-        socket.transport.write(entries.move(url, socket.position()))
+        socket.send(entries.move(url, socket.position()), socket.reached)
         hub.stats.moves += 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from . import entries
 from .entries import Fields, number
-from .socket import OPEN, Socket
+from .socket import Socket
 from .state import Slot
 from .stats import Stats
 
@@ -59,8 +59,6 @@ class Fanout:
         # Frames by socket while a visit handles several entries, else None; and the id before those entries.
         self._out: dict[Socket, list[bytes]] | None = None
         self._before = b"0-0"
-        # Plain sockets written to in this turn: whether the kernel took it all is known when the turn is over.
-        self.fresh: list[Socket] = []
 
     @property
     def busy(self) -> bool:
@@ -98,17 +96,6 @@ class Fanout:
             if not self.busy:
                 self._work.clear()
             await asyncio.sleep(0)
-            self._look_after()
-
-    def _look_after(self) -> None:
-        """Note which plain sockets the kernel has not taken everything for."""
-        fresh, self.fresh = self.fresh, []
-        for socket in fresh:
-            if socket.state == OPEN:
-                if socket.transport.get_write_buffer_size():
-                    socket.member.slot.stalled.add(socket)
-                else:
-                    socket.member.slot.stalled.discard(socket)
 
     def _visit(self, slot: Slot) -> int:
         """Dispatch some entries of a slot. What several of them bring to one socket leaves in one write."""
@@ -138,9 +125,7 @@ class Fanout:
         """Write what a visit has gathered. Returns the number of writes."""
         out, self._out = self._out or {}, None
         for socket, parts in out.items():
-            if not socket.envelope:
-                self._note(socket, self._before)
-            socket.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            socket.send(parts[0] if len(parts) == 1 else b"".join(parts), self._before)
         return len(out)
 
     def _write_gathered(self, slot: Slot) -> None:
@@ -149,15 +134,11 @@ class Fanout:
             self._flush()
             self._out, self._before = {}, slot.id
 
-    def _note(self, socket: Socket, before: bytes) -> None:
-        """Before a write to a plain socket: is what came up to `before` in the kernel's hands?"""
-        self.fresh.append(socket)
-        if not socket.transport.get_write_buffer_size():
-            socket.safe = before
-
-    def _put(self, socket: Socket, data: bytes) -> None:
-        """Gather a frame of a visit with several entries."""
-        if self._out is not None:
+    def _put(self, socket: Socket, data: bytes, before: bytes) -> None:
+        """Write a frame, or gather it in a visit with several entries."""
+        if self._out is None:
+            socket.send(data, before)
+        else:
             self._out.setdefault(socket, []).append(data)
 
     def promote_ready(self, slot: Slot) -> None:
@@ -219,20 +200,13 @@ class Fanout:
                 if socket.envelope:
                     if envelope is None:
                         envelope = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
-                    if self._out is None:
-                        socket.transport.write(envelope)
-                    else:
-                        self._put(socket, envelope)
+                    self._put(socket, envelope, before)
                     if f[7] == b"1":
                         member.pending = n
                 else:
                     if plain is None:
                         plain = entries.plain_message(f[5], f[11])
-                    if self._out is None:
-                        self._note(socket, before)
-                        socket.transport.write(plain)
-                    else:
-                        self._put(socket, plain)
+                    self._put(socket, plain, before)
                     if f[7] == b"1":
                         self._acked(slot, client, socket.floor, n)
                 written += 1
@@ -249,19 +223,21 @@ class Fanout:
     ) -> int:
         if self._out is not None:
             return self._gather(slot, entry_id, f, plain, envelope)
-        if plain:
-            data = entries.plain_message(f[5], f[9])
-            self.fresh.extend(plain)
-            for socket in plain:
-                transport = socket.transport
-                # What comes before this entry is in the kernel's hands: where the socket starts when it comes back.
-                if not transport.get_write_buffer_size():
-                    socket.safe = before
-                transport.write(data)
-        if envelope:
-            data = entries.message_frame(self._incarnation[slot.group] + entry_id, f)
-            for socket in envelope:
-                socket.transport.write(data)
+        for sockets in (plain, envelope):
+            if sockets:
+                data = self.message(slot, entry_id, f, next(iter(sockets)))
+                size = len(data)
+                for socket in sockets:
+                    # The innermost loop of all: `send` does the same, and does all that this leaves.
+                    if socket.held:
+                        socket.send(data, before)
+                    else:
+                        try:
+                            sent = socket.raw.send(data)
+                        except OSError:
+                            sent = 0
+                        if sent != size:
+                            socket.hold(data[sent:], before)
         return len(plain) + len(envelope)
 
     def _gather(
@@ -285,12 +261,7 @@ class Fanout:
         written = 0
         for socket in sockets:
             if socket.live:
-                data = self.receipt(slot, entry_id, f, socket)
-                if self._out is None:
-                    self._note(socket, before)
-                    socket.transport.write(data)
-                else:
-                    self._put(socket, data)
+                self._put(socket, self.receipt(slot, entry_id, f, socket), before)
                 written += 1
         return written
 

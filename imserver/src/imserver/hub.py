@@ -235,7 +235,7 @@ class Hub:
             self.presence.gone(group, number, start)
             return
         slot = self._slot(wanted.slot, group, parse_id(last))
-        socket.at_id = socket.safe = start
+        socket.at_id = start
         socket.at = entries.number(start)
         # A socket that resumes speaks for what its earlier one got; a fresh one only for what it gets itself.
         socket.floor = 0 if recovered else socket.at
@@ -329,21 +329,16 @@ class Hub:
         slot = socket.member.slot
         pos = NOWHERE
         if not socket.envelope and code != 4002:
-            written = slot.id if socket.live else socket.at_id
-            pos = socket.safe if self._unsent(socket, code) else written
+            if code != 1006:
+                # The buffer of a lost connection is gone already: what the last look at it found has to do.
+                socket.unsent()
+            pos = socket.place
         slot.exit(socket)
         self.open_count -= 1
         self.stats.disconnects[str(code) if code in CLOSE_CODES else "other"] += 1
         self.presence.gone(slot.group, socket.number, pos)
         if not slot.members:
             slot.idle_since = monotonic()
-
-    def _unsent(self, socket: Socket, code: int) -> bool:
-        """Whether a plain socket that leaves was written something that the kernel has not taken."""
-        if code != 1006:
-            return bool(socket.transport.get_write_buffer_size())
-        # The buffer of a lost connection is gone already: what the last look at it found has to do.
-        return not socket.live or socket in socket.member.slot.stalled or socket in self.fanout.fresh
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every open socket now."""
@@ -356,7 +351,7 @@ class Hub:
             socket.close(4000, "ping timeout")
         else:
             socket.alive = False
-            socket.transport.write(PING_FRAME)
+            socket.send(PING_FRAME, socket.reached)
 
     def lose_patience(self, socket: Socket) -> None:
         """A handshake or a close that took too long."""

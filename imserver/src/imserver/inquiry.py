@@ -80,7 +80,7 @@ class Inquiry:
         if ended is not None or slot is None or number in hub.admitting:
             return ended or NOT_BEGUN
         at = OPEN if slot.n >= last else slot.id
-        return next((s.safe for s in (*slot.waiting, *slot.stalled) if s.number == number), at)
+        return next((s.place for s in (*slot.waiting, *slot.stalled) if s.number == number), at)
 
     async def answer(self, group: int, question: bytes) -> None:
         """Another boot asks about a socket of this one."""

@@ -277,8 +277,6 @@ def _position(slot: Slot) -> bytes:
     """Where the plain sockets of a slot are: the cursor, or before what the slowest has not been given."""
     behind = [s.at_id for s in slot.waiting if not s.envelope and s.at < slot.n]
     for socket in list(slot.stalled):
-        if socket.transport.get_write_buffer_size():
+        if socket.unsent():
             behind.append(socket.safe)
-        else:
-            slot.stalled.discard(socket)
     return min((slot.id, *behind), key=parse_id)

@@ -180,9 +180,7 @@ class Replayer:
         if n <= socket.at or socket.paused or socket.state != OPEN:
             return False
         build = self._fanout.receipt if f[0] == b"r" else self._fanout.message
-        if not socket.envelope and not socket.transport.get_write_buffer_size():
-            socket.safe = socket.at_id
-        socket.transport.write(build(slot, entry_id, f, socket))
+        socket.send(build(slot, entry_id, f, socket), socket.at_id)
         socket.at, socket.at_id = n, entry_id
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from socket import AF_INET, SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import InvalidMessage
@@ -34,9 +35,10 @@ class Socket(asyncio.Protocol):
     """A client's connection.
 
     `at` is the number of the last entry written while it is not live; a live socket is where its slot's cursor is.
-    `floor` is the number after which everything was meant for it, `joined` the log's last number when it connected,
-    `safe` the id of the last entry known to be in the kernel's hands. `answers` counts the bytes of answers to pings
-    while it is paused; `early` holds what came before its time.
+    `floor` is the number after which everything was meant for it, `joined` the log's last number when it connected.
+    `raw` is the connection itself. What is written goes to the kernel at once; what it does not take is `held` by the
+    transport, and `safe` is the id of the entry before that. `answers` counts the bytes of answers to pings while it is
+    paused; `early` holds what came before its time.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Socket(asyncio.Protocol):
         "envelope",
         "floor",
         "head",
+        "held",
         "hub",
         "joined",
         "live",
@@ -57,6 +60,7 @@ class Socket(asyncio.Protocol):
         "number",
         "parser",
         "paused",
+        "raw",
         "safe",
         "state",
         "transport",
@@ -64,6 +68,7 @@ class Socket(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    raw: SocketType
     member: Member
     envelope: bool
 
@@ -76,6 +81,7 @@ class Socket(asyncio.Protocol):
         self.live = False
         self.alive = True
         self.paused = False
+        self.held = False
         self.number = 0
         self.bucket = 0
         self.answers = 0
@@ -108,6 +114,8 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start waiting for a request, for a limited time."""
         self.transport = cast(asyncio.Transport, transport)
+        # Only to send with: the transport keeps the descriptor open until `connection_lost`, and closes it then.
+        self.raw = SocketType(AF_INET, SOCK_STREAM, 0, transport.get_extra_info("socket").fileno())
         self.transport.set_write_buffer_limits(self.hub.buffer_bytes, self.hub.buffer_bytes // 4)
         self.bucket = self.hub.patience.add(self)
         self.hub.connected.add(self)
@@ -145,6 +153,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, however it ended."""
         self._leave(1006)
+        self.raw.detach()
         self.hub.patience.remove(self, self.bucket)
         self.hub.connected.discard(self)
         self.state = ENDING
@@ -221,7 +230,7 @@ class Socket(asyncio.Protocol):
         self.state = OPEN
         self.hub.patience.remove(self, self.bucket)
         self.bucket = self.hub.pings.add(self)
-        self.transport.write(answer)
+        self.send(answer, self.at_id)
         early, self.early = self.early, b""
         if early:
             self._frames(early)
@@ -268,7 +277,7 @@ class Socket(asyncio.Protocol):
         if self.answers > self.hub.buffer_bytes:
             # It is closed as soon as the loop has a turn; a read brings megabytes of questions before that.
             return
-        self.transport.write(data)
+        self.send(data, self.reached)
         if self.paused:
             self.answers += len(data)
             if self.answers > self.hub.buffer_bytes:
@@ -304,18 +313,55 @@ class Socket(asyncio.Protocol):
 
     def position(self) -> bytes:
         """POS: everything up to it was written to this socket."""
-        slot = self.member.slot
-        return self.hub.incarnation[slot.group] + (slot.id if self.live else self.at_id)
+        return self.hub.incarnation[self.member.slot.group] + self.reached
 
     def go_live(self) -> None:
         """Join the live flow: everything up to the slot's cursor was written."""
         view, self.view = self.view, None
-        slot = self.member.slot
-        if not self.transport.get_write_buffer_size():
-            self.safe = slot.id
-        elif not self.envelope:
-            slot.stalled.add(self)
-        slot.promote(self, view or {})
+        self.member.slot.promote(self, view or {})
+
+    # Writing, once it is open.
+
+    def send(self, data: bytes, before: bytes) -> None:
+        """Write to the kernel, or as soon as it takes it. `before` is the id of the last entry before this.
+
+        `send(2)` costs less than the transport's way, and tells at once what the kernel took: it saves a tenth of the
+        CPU of a channel message.
+        """
+        if self.held and self.unsent():
+            self.transport.write(data)
+            return
+        try:
+            sent = self.raw.send(data)
+        except OSError:
+            # Full; or broken, which the transport will find out.
+            sent = 0
+        if sent != len(data):
+            self.hold(data[sent:], before)
+
+    def hold(self, rest: bytes, before: bytes) -> None:
+        """Leave to the transport what the kernel did not take."""
+        self.held, self.safe = True, before
+        if not self.envelope:
+            self.member.slot.stalled.add(self)
+        self.transport.write(rest)
+
+    def unsent(self) -> bool:
+        """Whether the transport holds something that the kernel has not taken."""
+        if self.held and not self.transport.get_write_buffer_size():
+            self.held = False
+            self.member.slot.stalled.discard(self)
+        return self.held
+
+    @property
+    def reached(self) -> bytes:
+        """The id of the last entry that was written, if it has something for this client."""
+        return self.member.slot.id if self.live else self.at_id
+
+    @property
+    def place(self) -> bytes:
+        """The id of the last entry that is in the kernel's hands with all that came before it."""
+        return self.safe if self.held else self.reached
 
     # The end.
 

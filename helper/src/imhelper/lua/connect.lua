@@ -16,6 +16,8 @@ local last = redis.call('HGET', T .. ':last', slot) or '0-0'
 local known = redis.call('HGET', T .. ':bs:' .. boot, n)
 local client, start, meta
 local recovered, others = 0, {}
+-- Who comes online only now has no memberships and owes no receipts: both ended with its presence.
+local fresh = false
 
 if known then
   client = string.match(known, '^%d+\n(.*)$')
@@ -82,10 +84,10 @@ else
   local ms = int(now_ms())
   redis.call('HSET', T .. ':sk:' .. client, sid, earliest .. '\n' .. mode .. '\n' .. ms .. '\n' .. meta)
   redis.call('HSET', T .. ':bs:' .. boot, n, slot .. '\n' .. client)
-  redis.call('ZREM', T .. ':grace', client)
-  redis.call('HDEL', T .. ':gm', client)
+  if redis.call('ZREM', T .. ':grace', client) == 1 then redis.call('HDEL', T .. ':gm', client) end
   if mode == 'p' then redis.call('HDEL', T .. ':gp', client) end
-  if redis.call('SADD', T .. ':online', client) == 1 then event('on', client, slot, meta) end
+  fresh = redis.call('SADD', T .. ':online', client) == 1
+  if fresh then event('on', client, slot, meta) end
   local count = #sockets / 2 + 1
   while count > max do
     local oldest, at
@@ -99,13 +101,13 @@ else
     sockets[oldest] = false
     redis.call('HDEL', T .. ':sk:' .. client, osid)
     redis.call('HDEL', T .. ':bs:' .. string.match(osid, '^(.-)%.'), string.match(osid, '%.(.*)$'))
-    append(slot, 0, 'e', osid, 'c', client)
+    last = append(slot, 0, 'e', osid, 'c', client)
     count = count - 1
   end
 end
 
 return {
-  'ok', client, meta, redis.call('HGET', T .. ':last', slot) or '0-0', start, recovered,
-  redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
-  redis.call('HLEN', T .. ':pend:' .. client), others,
+  'ok', client, meta, last, start, recovered,
+  fresh and {} or redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
+  fresh and 0 or redis.call('HLEN', T .. ':pend:' .. client), others,
 }

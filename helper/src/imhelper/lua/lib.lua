@@ -1,13 +1,19 @@
--- lib.lua: put in front of every script. What appends to logs, ends a client's presence and decides receipts.
+-- lib.lua: in front of every script, as far as it is used. What appends to logs, ends presence and decides receipts.
 -- KEYS[1] is the tag of a group, `{prefix:g}`, or of the global keys, `{prefix}`; all other keys start with it.
+-- A paragraph with all that it defines is taken or left as a whole, and defines only what later ones use.
 local T = KEYS[1]
 
+-- Redis's clock in ms. It stands still while a script runs.
+local clock
 local function now_ms()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not clock then
+    local t = redis.call('TIME')
+    clock = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return clock
 end
 
-local function int(x) return string.format('%.0f', x) end
+local function int(x) return string.format('%d', x) end
 
 -- "ms-n" -> ms, n as numbers
 local function split_id(id)
@@ -21,28 +27,49 @@ local function retention(entries, bytes, ms)
   cap, cap_bytes, retain = tonumber(entries), tonumber(bytes), tonumber(ms)
 end
 
--- Append an entry to the log of a slot. The id is time-n, n dense, so that every reader sees a jump;
--- a clock that went back does not matter. XADD bounds the entries; time and bytes are looked at now and then.
-local function append(slot, size, ...)
-  local key = T .. ':log:' .. slot
+-- The id and number of the entry after the last one of a log. An id is time-n, n dense, so that every reader sees a jump;
+-- a clock that went back does not matter.
+local function next_id(last)
   local ms, n = now_ms(), 1
-  local last = redis.call('HGET', T .. ':last', slot)
   if last then
     local lms, ln = split_id(last)
     if lms > ms then ms = lms end
     n = ln + 1
   end
-  local id = int(ms) .. '-' .. int(n)
+  return string.format('%d-%d', ms, n), n
+end
+
+-- The ids and numbers of the next entry in each of some slots' logs, which are the last ones from now on. To be written
+-- at once: what is missing is a gap.
+local function advance(slots)
+  local lasts, ids, ns, record, ahead = redis.call('HMGET', T .. ':last', unpack(slots)), {}, {}, {}, {}
+  for i, slot in ipairs(slots) do
+    local id, n = next_id(ahead[slot] or lasts[i])
+    ids[i], ns[i], record[2 * i - 1], record[2 * i], ahead[slot] = id, n, slot, id, id
+  end
+  redis.call('HSET', T .. ':last', unpack(record))
+  return ids, ns
+end
+
+-- Write an entry whose id is recorded already. XADD bounds the entries; time and bytes are looked at now and then: at each
+-- 64th entry and at large ones, so that at most an eighth of the bytes comes between two looks.
+local function write(slot, id, n, size, ...)
+  local key = T .. ':log:' .. slot
   redis.call('XADD', key, 'MAXLEN', cap < 1000 and '=' or '~', cap, id, ...)
-  redis.call('HSET', T .. ':last', slot, id)
-  if n % 64 == 0 then redis.call('XTRIM', key, 'MINID', '~', int(ms - retain)) end
-  if redis.call('HINCRBY', T .. ':bytes', slot, size + 100) > cap_bytes / 8 then
-    redis.call('HSET', T .. ':bytes', slot, 0)
+  if n % 64 == 0 then redis.call('XTRIM', key, 'MINID', '~', int(now_ms() - retain)) end
+  if n % 64 == 0 or size + 100 > cap_bytes / 512 then
     local used = redis.call('MEMORY', 'USAGE', key) or 0
     if used > cap_bytes * 7 / 8 then
       redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used))
     end
   end
+end
+
+-- Append an entry to the log of one slot.
+local function append(slot, size, ...)
+  local id, n = next_id(redis.call('HGET', T .. ':last', slot))
+  redis.call('HSET', T .. ':last', slot, id)
+  write(slot, id, n, size, ...)
   return id, n
 end
 
