@@ -91,7 +91,7 @@ format: setup  ## put the sources into shape
 demo: setup  ## the whole cluster on this machine; SERVERS=5 and REDIS_URL=redis://… change it
 	@exec $(BIN)/python tools/demo.py
 
-bench: setup  ## speed and size, as ratios to a floor measured in the same run
+bench: setup  ## speed and size, beside a floor and servers of other makes in the same run
 	@exec $(BIN)/python -m bench $(ARGS)
 
 chaos: setup  ## faults at random on real processes, and what became of every message; ARGS='--seed 7 --seconds 60'
