@@ -88,7 +88,7 @@ async def _at(rate: int, cluster: Cluster, sender: Speaker, peers: Sequence[Peer
             except BenchError as error:
                 if side not in others:
                     raise
-                side.fail(str(error).splitlines()[0])
+                side.fail(error.brief)
                 continue
             expected += sent.messages if side is ours else 0
         before = cpu_seconds(cluster.floor.pid)

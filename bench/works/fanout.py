@@ -49,10 +49,10 @@ class _Side:
 
     async def batch(self, sockets: int, size: int, queued: int) -> tuple[float, int]:
         """Sends a batch, checks that every socket got each message once; returns CPU in seconds, and messages."""
-        await self.loadgen.expect(sockets * queued)
+        await self.loadgen.reset()
         before = sum(map(cpu_seconds, self.pids))
         await self.send(size, queued)
-        seen = await self.loadgen.delivered(sockets * queued)
+        seen = await self.loadgen.received(sockets * queued)
         await asyncio.sleep(TRAIL_SECONDS)
         if (seen.fewest, seen.most) != (queued, queued):
             raise BenchError(f"{queued} messages a socket were due; {self.name}'s got {seen.fewest} to {seen.most}")
@@ -97,13 +97,13 @@ async def _rounds(sides: Sequence[_Side], options: Options, work: str, size: int
     turns = list(sides)
 
     async def turn(side: _Side, repeats: int) -> None:
-        await settle(*(pid for each in sides for pid in each.pids))
+        await settle(*side.pids)
         try:
             batches = [await side.batch(options.sockets, size, queued) for _ in range(repeats)]
         except BenchError as error:
             if side not in peers:
                 raise
-            side.fail(str(error).splitlines()[0])
+            side.fail(error.brief)
             return
         costs, counts = zip(*batches, strict=True)
         side.figures.append(1e6 * sum(costs) / sum(counts))

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import re
+from contextlib import closing
 
 import pytest
 from websockets.asyncio.server import serve
@@ -12,6 +13,7 @@ from bench.build import compiler
 from bench.errors import BenchError
 from bench.natives import Loadgen
 from bench.peers import PEERS, prepare
+from bench.peers.centrifugo.sender import Api
 from bench.peers.socketio.peer import HERE as SOCKETIO
 from bench.run import parse
 
@@ -86,6 +88,40 @@ async def test_loadgen_answers_engine_io_and_counts_events(tmp_path):
         assert await asyncio.wait_for(heard.get(), 5) == '40{"user":"u"}'
         assert await asyncio.wait_for(heard.get(), 5) == "3"
         assert (await loadgen.received(1, timeout=5)).messages == 1
+
+
+async def test_a_connection_that_was_quiet_is_opened_anew(monkeypatch):
+    monkeypatch.setattr("bench.peers.centrifugo.sender.QUIET_SECONDS", 0)
+    requests = []
+
+    async def api(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.findall(rb"(?i)content-length: (\d+)", head)[0])
+        requests.append(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n" + b'{"replies":[]}')
+        writer.close()  # as the node does when a connection was quiet for too long
+
+    async with await asyncio.start_server(api, "127.0.0.1", 0) as server:
+        with closing(Api(server.sockets[0].getsockname()[1], "key")) as sender:
+            connection = await sender.connection()
+            for _ in range(2):
+                await sender.publish(connection, ["a", "b"], 64)
+    published = [command["publish"] for request in requests for command in request["commands"]]
+    assert [publication["channel"] for publication in published] == ["a", "b"] * 2
+    assert all(publication["data"].startswith("@ts=") for publication in published)
+
+
+async def test_a_publication_that_is_refused_is_an_error():
+    async def api(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        answer = b'{"replies":[{"error":{"code":102,"message":"unknown channel"}}]}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        writer.close()
+
+    async with await asyncio.start_server(api, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with closing(Api(port, "key")) as sender, pytest.raises(BenchError, match="unknown channel"):
+            await sender.publish(await sender.connection(), ["a"], 64)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.report import Goal, Row, remarks, spread, table
 
 
@@ -78,3 +79,10 @@ def test_what_is_missing_is_said_once():
 def test_a_single_round_has_no_spread():
     assert spread([1234.5]) == "1234"
     assert spread([]) == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "brief"), [("it ended", "it ended"), ("it ended\nfirst\nlast", "it ended: last"), ("", "")]
+)
+def test_an_error_that_quotes_a_log_is_told_in_one_line(text, brief):
+    assert BenchError(text).brief == brief

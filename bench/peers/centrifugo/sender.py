@@ -4,6 +4,7 @@ What is due at a moment leaves in one batch request over a connection that stays
 """
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -19,6 +20,8 @@ CONNECTIONS = 8
 MOST_AT_ONCE = 256
 ANSWER_SECONDS = 20
 TICK_SECONDS = 0.001
+# The node closes connections that were quiet for some seconds; those are opened anew before they are used.
+QUIET_SECONDS = 1
 
 
 class Api:
@@ -31,9 +34,17 @@ class Api:
 
     def __init__(self, port: int, key: str) -> None:
         self._headers = {"X-API-Key": key, "Content-Type": "application/json"}
+        self._used = {
+            http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS): 0.0 for _ in range(CONNECTIONS)
+        }
         self._free: asyncio.Queue[http.client.HTTPConnection] = asyncio.Queue()
-        for _ in range(CONNECTIONS):
-            self._free.put_nowait(http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS))
+        for connection in self._used:
+            self._free.put_nowait(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for connection in self._used:
+            connection.close()
 
     async def connection(self) -> http.client.HTTPConnection:
         """A connection that is free, waiting for one if need be; to be given to `publish`."""
@@ -59,9 +70,12 @@ class Api:
             raise BenchError(f"Centrifugo's API answered {answer[:200]!r}")
 
     def _post(self, connection: http.client.HTTPConnection, body: str) -> bytes:
+        if time.monotonic() - self._used[connection] > QUIET_SECONDS:
+            connection.close()  # request() opens it again
         connection.request("POST", "/api/batch", body, self._headers)
         response = connection.getresponse()
         answer = response.read()
+        self._used[connection] = time.monotonic()
         return answer if response.status == 200 else b'"error": status %d' % response.status
 
 
@@ -87,16 +101,16 @@ async def talk(api: Api, order: dict[str, Any]) -> dict[str, Any]:
 
 async def main(port: int, key: str) -> None:
     """Serves orders until stdin ends."""
-    api = Api(port, key)
-    print(json.dumps({"event": "ready"}), flush=True)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        order = json.loads(line)
-        if order["op"] == "talk":
-            done = await talk(api, order)
-        else:
-            await api.publish(await api.connection(), [order["channel"]] * order["count"], order["size"])
-            done = {"event": "sent"}
-        print(json.dumps(done), flush=True)
+    with contextlib.closing(Api(port, key)) as api:
+        print(json.dumps({"event": "ready"}), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            order = json.loads(line)
+            if order["op"] == "talk":
+                done = await talk(api, order)
+            else:
+                await api.publish(await api.connection(), [order["channel"]] * order["count"], order["size"])
+                done = {"event": "sent"}
+            print(json.dumps(done), flush=True)
 
 
 if __name__ == "__main__":
