@@ -131,7 +131,9 @@ def _lines(row: Row) -> list[tuple[str, ...]]:
     own = _verdict(row, "ours", "ratio")
     lines: list[tuple[str, ...]] = [(row.work, row.what, row.unit, spread(row.ours), *floor, *own, f"{row.load:.1f}")]
     # A goal beside a peer that was left out still says so.
-    names = dict.fromkeys([*row.peers, *(goal.of for goal in row.goals if goal.of not in ("ours", "ratio"))])
+    names = dict.fromkeys(
+        [*row.peers, *row.failed, *(goal.of for goal in row.goals if goal.of not in ("ours", "ratio"))]
+    )
     for name in names:
         figure = "failed" if name in row.failed else spread(row.peers.get(name, ()))
         beside = (name, figure, spread(row.ratios_to(name), "x"))

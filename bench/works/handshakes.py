@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from bench.cluster import Cluster
+from bench.errors import BenchError
 from bench.natives import Loadgen
 from bench.options import Options
 from bench.peers import enter
@@ -32,6 +33,7 @@ class _Side:
     opened: int = 0
     figures: list[float] = field(default_factory=list)
     redis_us: list[float] = field(default_factory=list)
+    failed: str = ""
 
     async def open(self, count: int) -> None:
         """Opens `count` sockets more and keeps what each cost."""
@@ -45,6 +47,11 @@ class _Side:
         if redis:
             self.redis_us.append(1e6 * (sum(map(cpu_seconds, redis)) - redis_before) / count)
 
+    def forget(self) -> None:
+        """Takes back all figures: they were a warm-up, or can't be trusted."""
+        self.figures.clear()
+        self.redis_us.clear()
+
 
 async def measure(options: Options) -> list[Row]:
     """Handshakes a CPU-second of imserver, of the floor and of the peers, and Redis's CPU for one handshake."""
@@ -52,15 +59,27 @@ async def measure(options: Options) -> list[Row]:
         sides = await _sides(cluster, stack, options)
         ours, floor, *peers = sides
         warm_up = min(WARM_UP, options.handshakes)
+
+        async def turn(side: _Side, count: int) -> None:
+            try:
+                await side.open(count)
+            except BenchError as error:
+                if side not in peers:
+                    raise
+                side.failed = error.brief
+
         for side in sides:
-            await side.open(warm_up)
-            side.figures.clear()
-            side.redis_us.clear()
+            await turn(side, warm_up)
+            side.forget()
         turns = list(sides)
         for _ in range(options.rounds):
             for side in turns:
-                await side.open(options.handshakes)
+                if not side.failed:
+                    await turn(side, options.handshakes)
             turns.reverse()
+        for side in peers:
+            if side.failed:
+                side.forget()
         seen = await cluster.loadgen.stats()
         opened = seen["sockets"]
         due = warm_up + options.rounds * options.handshakes
@@ -68,9 +87,10 @@ async def measure(options: Options) -> list[Row]:
         if seen["retries"]:
             what += f", {seen['retries']} answered 503 first"
         rates = {side.name: side.figures for side in peers}
+        failed = {side.name: side.failed for side in peers if side.failed}
         redis = {side.name: side.redis_us for side in peers if side.redis_us}
         return [
-            Row("handshakes", what, "1/s", ours.figures, floor.figures, GOAL, opened, due, peers=rates),
+            Row("handshakes", what, "1/s", ours.figures, floor.figures, GOAL, opened, due, peers=rates, failed=failed),
             Row(
                 "handshakes", "Redis CPU a handshake", "µs", ours.redis_us, delivered=opened, expected=due, peers=redis
             ),

@@ -4,12 +4,14 @@ The floor's figure is what a C server's own table costs; sockets themselves live
 """
 
 import asyncio
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.cluster import Cluster
+from bench.errors import BenchError
 from bench.options import Options
 from bench.peers import enter
 from bench.peers.base import Peer
@@ -26,12 +28,18 @@ async def measure(options: Options) -> list[Row]:
 
     Peers come one after another, so that the machine need not hold all of them at once; they have one mode each.
     """
-    peers = {name: await _peer(name, options) for name in options.peers}
+    peers: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
+    for name in options.peers:
+        try:
+            peers[name] = await _peer(name, options)
+        except BenchError as error:
+            failed[name] = error.brief
     rows = []
     for mode in options.modes:
         async with Cluster() as cluster:
             rows += await _sizes(cluster, mode, options, peers)
-    return rows
+    return [dataclasses.replace(row, failed=failed) for row in rows]
 
 
 async def _peer(name: str, options: Options) -> list[float]:

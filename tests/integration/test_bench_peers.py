@@ -12,10 +12,13 @@ from websockets.asyncio.server import serve
 from bench.build import compiler
 from bench.errors import BenchError
 from bench.natives import Loadgen
+from bench.options import Options
 from bench.peers import PEERS, prepare
 from bench.peers.centrifugo.sender import Api
 from bench.peers.socketio.peer import HERE as SOCKETIO
+from bench.peers.websockets import Websockets
 from bench.run import parse
+from bench.works import fanout, handshakes, rss
 
 pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="bench needs a C compiler (cc or gcc)"),
@@ -154,6 +157,43 @@ async def test_a_cluster_of_a_peer_delivers_to_users_of_both_servers(peer_class,
         assert (sent.messages, seen.messages) == (400, 400)
         assert seen.fewest > 0
         assert (len(peer.pids), len(peer.senders)) == (2, 1)
+
+
+class Broken(Websockets):
+    """Opens its sockets at first, and then nothing more."""
+
+    def mint(self, first, count):
+        return super().mint(first, count) if first == 0 else [f"ws://127.0.0.1:1/{index}" for index in range(count)]
+
+    async def shout(self, size, count):
+        raise BenchError("it broke\nsome log\nits last words")
+
+
+@pytest.mark.parametrize(
+    ("work", "why"),
+    [
+        (fanout.measure_one, "it broke: its last words"),
+        (handshakes.measure, "5 of 5 sockets did not open"),
+        (rss.measure, "5 of 5 sockets did not open"),
+    ],
+)
+async def test_a_peer_that_fails_is_told_and_ours_is_measured_all_the_same(work, why, monkeypatch):
+    monkeypatch.setitem(PEERS, "websockets", Broken)
+    sizes = Options(
+        rounds=1,
+        modes=("plain",),
+        rss_sizes=(5,),
+        settle_seconds=0.1,
+        sockets=5,
+        payloads=(64,),
+        repeats=1,
+        handshakes=5,
+        peers=("websockets",),
+    )
+    row = (await work(sizes))[0]
+    assert why in row.failed["websockets"]
+    assert not row.peers.get("websockets")
+    assert (len(row.ours), row.delivered) == (1, row.expected)
 
 
 def test_a_peer_that_can_not_be_built_is_left_out_with_a_reason(monkeypatch, tmp_path):
