@@ -111,7 +111,7 @@ def spread(figures: Sequence[float], suffix: str = "") -> str:
 
 
 def _short(figure: float) -> str:
-    return f"{figure:.0f}" if abs(figure) >= 1000 else f"{figure:.3g}"
+    return f"{figure:.0f}" if abs(figure) >= 999.5 else f"{figure:.3g}"
 
 
 HEAD = ("work", "what", "unit", "ours", "beside", "its figure", "ours/its", "goal", "met", "load")

@@ -78,6 +78,7 @@ def test_what_is_missing_is_said_once():
 
 def test_a_single_round_has_no_spread():
     assert spread([1234.5]) == "1234"
+    assert spread([999.7]) == "1000"
     assert spread([]) == "-"
 
 
