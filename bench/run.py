@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options, Path | None, Pa
     """Works, sizes, where the JSON and where flame graphs go. Exits with 2 and a sentence on a bad argument."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; all of them by default")
-    parser.add_argument("--quick", action="store_true", help="small sizes: under a minute, figures only to look at")
+    parser.add_argument("--quick", action="store_true", help="small sizes: some minutes, figures only to look at")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there")
     flame = (
         "record where the time of each work goes there (needs py-spy); the figures of such a run are not to be quoted"
