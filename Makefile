@@ -91,7 +91,7 @@ format: setup  ## put the sources into shape
 demo: setup  ## the whole cluster on this machine; SERVERS=5 and REDIS_URL=redis://… change it
 	@exec $(BIN)/python tools/demo.py
 
-bench: setup  ## speed and size, as ratios to a floor measured in the same run
+bench: setup  ## speed and size, beside a floor and servers of other makes in the same run
 	@exec $(BIN)/python -m bench $(ARGS)
 
 chaos: setup  ## faults at random on real processes, and what became of every message; ARGS='--seed 7 --seconds 60'
@@ -130,5 +130,5 @@ requirements:  ## compile requirements/*.in again (needs uv), to the newest vers
 	@tools/compile_requirements
 
 clean:  ## remove what setup, tests and builds leave behind
-	@rm -rf $(VENV) $(VENV_REDIS5) bench/.build clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_REDIS5) bench/.build bench/peers/socketio/node_modules clients/js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

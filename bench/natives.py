@@ -5,7 +5,7 @@ The commands are described at the top of bench/native/loadgen.c and floor.c.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ class Delivered:
     fewest: int
     most: int
     latency_us: dict[str, int]
+    channel_latency_us: dict[str, int] = field(default_factory=dict)
 
 
 class Loadgen(Speaker):
@@ -67,7 +68,7 @@ class Loadgen(Speaker):
         file.write_text("".join(f"{url}\n" for url in urls))
         done = await self.ask(f"connect {file} {rate} {concurrency} {mode}", "connected", HANDSHAKE_SECONDS)
         if done["opened"] != len(urls):
-            seen = _told(await self.stats())
+            seen = told(await self.stats())
             raise BenchError(f"{self.name}: {done['failed']} of {len(urls)} sockets did not open; it saw {seen}")
         return float(done["handshakes_per_second"])
 
@@ -75,11 +76,37 @@ class Loadgen(Speaker):
         """All counters, as loadgen prints them."""
         return await self.ask("stats", "stats")
 
+    async def reset(self) -> None:
+        """Counts messages from zero; those that are sent after this returned are counted."""
+        await self.tell("reset")
+        await self.stats()  # its answer tells that the reset has been done
+
     async def expect(self, messages: int, timeout: float = DELIVERY_SECONDS) -> None:
         """Resets the counters and asks to be told of that many messages; `delivered` then waits for them."""
-        await self.tell("reset")
-        await self.stats()  # its answer tells that the reset has been done, so that what is sent now is counted
+        await self.reset()
         await self.tell(f"expect {messages} {int(timeout * 1000)}")
+
+    async def received(self, messages: int, timeout: float = DELIVERY_SECONDS) -> Delivered:
+        """As `delivered`, since the last `reset`: for a number that was not known before all was sent."""
+        await self.tell(f"expect {messages} {int(timeout * 1000)}")
+        return await self.delivered(messages, timeout)
+
+    async def positions(self) -> list[str]:
+        """The last position that each socket was given, in the order of the URLs; "" where there was none."""
+        file = self._folder / f"{self.name}.positions"
+        await self.ask(f"positions {file}", "positions")
+        return file.read_text().split("\n")[:-1]
+
+    async def close(self) -> None:
+        """Closes all sockets with 1000 and waits until the server has answered each.
+
+        Raises:
+            BenchError: a server left some of them hanging.
+        """
+        await self.ask("close", "closed", HANDSHAKE_SECONDS)
+        seen = await self.stats()
+        if seen["timeouts"] or seen["eofs"]:
+            raise BenchError(f"{self.name}: not every socket was closed with a goodbye; it saw {told(seen)}")
 
     async def delivered(self, messages: int, timeout: float = DELIVERY_SECONDS) -> Delivered:
         """Waits for what `expect` announced.
@@ -90,11 +117,12 @@ class Loadgen(Speaker):
         await self.hear("expect", timeout + 5)
         seen = await self.stats()
         if seen["messages"] != messages or seen["closes"] or seen["eofs"]:
-            raise BenchError(f"{self.name}: {messages} messages were due; it saw {_told(seen)}")
-        return Delivered(messages, seen["min_per_socket"], seen["max_per_socket"], seen["latency_us"])
+            raise BenchError(f"{self.name}: {messages} messages were due; it saw {told(seen)}")
+        fewest, most = seen["min_per_socket"], seen["max_per_socket"]
+        return Delivered(messages, fewest, most, seen["latency_us"], seen["channel_latency_us"])
 
 
-def _told(stats: dict[str, Any]) -> str:
+def told(stats: dict[str, Any]) -> str:
     """What is worth telling of loadgen's counters: those that are not zero."""
     return ", ".join(f"{name} {value}" for name, value in stats.items() if value and name != "event")
 

@@ -8,11 +8,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bench.errors import BenchError
+from bench.flame import ROLES, recorder
 
 STOP_SECONDS = 3
 STARTUP_SECONDS = 10
@@ -103,6 +105,7 @@ class Child:
         self._log = log
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
+        self._sampling = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         with self._log.open("ab") as log:
@@ -119,6 +122,7 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         process = self.process
+        await self._sampling.aclose()
         if process.returncode is None:
             process.terminate()
             try:
@@ -126,6 +130,16 @@ class Child:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+    async def sample(self) -> None:
+        """Records where its time goes until it is stopped, if this run does and it has a role; once it is up."""
+        if (recording := recorder()) and (role := ROLES.get(self.name)):
+            await self._sampling.enter_async_context(recording.sample(role, self.pid))
+
+    async def kill(self) -> None:
+        """SIGKILL, and waits until it is gone."""
+        self.process.kill()
+        await self.process.wait()
 
     @property
     def process(self) -> asyncio.subprocess.Process:
@@ -184,6 +198,8 @@ class Speaker(Child):
         answer: dict[str, Any] = json.loads(line)
         if answer.get("event") != event:
             raise self.fail(f"said {answer.get('event')!r} instead of {event!r}")
+        if event == "ready":
+            await self.sample()
         return answer
 
     async def ask(self, command: str, event: str, timeout: float = STARTUP_SECONDS) -> dict[str, Any]:

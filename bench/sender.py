@@ -1,11 +1,12 @@
 """A business service that sends, in a process of its own so that its CPU is the helper's: `python -m bench.sender`.
 
-One JSON object a line on stdin ({"op": "helper" | "xadd", "count", "rate", "size"}), one on stdout when it is done.
-`xadd` is the floor of a helper: the same pace, one bare XADD through redis-py a message.
+One JSON object a line on stdin ({"op": "helper" | "xadd", "count", "rate", "size", "patience"}), one on stdout when it
+is done, with how many were sent. `xadd` is the floor of a helper: the same pace, a bare XADD by redis-py a message.
 """
 
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -19,20 +20,23 @@ from imhelper import ImHelper
 
 # A service under load has many requests at once, but a run must not pile them up without bound.
 IN_FLIGHT = 256
+TICK_SECONDS = 0.001
 FLOOR_KEY = "bench-floor"
 FLOOR_ENTRIES = 10_000
 
 
-async def paced(send: Callable[[str], Awaitable[object]], count: int, rate: float, size: int) -> float:
-    """Calls `send` with `count` stamped payloads, `rate` a second; 0: one after another. Returns the seconds taken.
+async def paced(
+    send: Callable[[str], Awaitable[object]], count: int, rate: float, size: int, patience: float = math.inf
+) -> int:
+    """Calls `send` with `count` stamped payloads, `rate` a second; 0: one after another. Returns how many it sent.
 
-    A message that is due while IN_FLIGHT are unanswered waits; the first error ends it.
+    What is due is sent once in a millisecond. A message that is due while IN_FLIGHT are unanswered waits; being late,
+    it sends as fast as it can, and stops after `patience` seconds. The first error ends it.
     """
-    start = time.monotonic()
     if rate == 0:
         for _ in range(count):
             await send(payload(size))
-        return time.monotonic() - start
+        return count
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one() -> None:
@@ -41,14 +45,16 @@ async def paced(send: Callable[[str], Awaitable[object]], count: int, rate: floa
         finally:
             slots.release()
 
+    start, sent = time.monotonic(), 0
     async with asyncio.TaskGroup() as group:
-        for index in range(count):
-            wait = start + index / rate - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await slots.acquire()
-            group.create_task(one())
-    return time.monotonic() - start
+        while sent < count and (elapsed := time.monotonic() - start) < patience:
+            due = min(int(elapsed * rate) + 1, count, sent + IN_FLIGHT)
+            for _ in range(due - sent):
+                await slots.acquire()
+                group.create_task(one())
+            sent = due
+            await asyncio.sleep(TICK_SECONDS)
+    return sent
 
 
 async def serve(redis_url: str, targets: Sequence[str]) -> None:
@@ -66,10 +72,10 @@ async def serve(redis_url: str, targets: Sequence[str]) -> None:
         print(json.dumps({"event": "ready"}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
-            cpu = time.process_time()
-            seconds = await paced(sends[order["op"]], order["count"], order["rate"], order["size"])
-            done = {"event": "sent", "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
-            print(json.dumps(done), flush=True)
+            start = time.monotonic()
+            patience = order.get("patience", math.inf)
+            sent = await paced(sends[order["op"]], order["count"], order["rate"], order["size"], patience)
+            print(json.dumps({"event": "sent", "sent": sent, "seconds": time.monotonic() - start}), flush=True)
 
 
 if __name__ == "__main__":

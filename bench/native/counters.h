@@ -13,12 +13,13 @@ struct counters {
     uint64_t http[STATUS_CODES], closes[CLOSE_CODES];
     uint64_t eofs, timeouts, connect_errors, protocol_errors, retries, unsent_pongs;
     uint64_t frames, messages, bytes, pings;
-    struct histogram latency;
+    struct histogram latency, channel_latency;
 };
 
 static inline void reset_traffic(struct counters *count) {
     count->frames = count->messages = count->bytes = count->pings = 0;
     memset(&count->latency, 0, sizeof count->latency);
+    memset(&count->channel_latency, 0, sizeof count->channel_latency);
 }
 
 static inline void print_map(const char *name, const uint64_t *counts, unsigned size) {
@@ -34,6 +35,13 @@ static inline void print_map(const char *name, const uint64_t *counts, unsigned 
 
 static inline void print_number(const char *name, uint64_t value) {
     printf("\"%s\":%llu,", name, (unsigned long long)value);
+}
+
+static inline void print_latency(const char *name, const struct histogram *latency) {
+    printf("\"%s\":{\"count\":%llu,\"p50\":%llu,\"p99\":%llu,\"p999\":%llu,\"max\":%llu}", name,
+           (unsigned long long)latency->total, (unsigned long long)percentile(latency, 500),
+           (unsigned long long)percentile(latency, 990), (unsigned long long)percentile(latency, 999),
+           (unsigned long long)latency->highest);
 }
 
 /* `fewest` and `most`: messages on the open socket that got the fewest and the most of them. */
@@ -54,11 +62,10 @@ static inline void print_counters(const struct counters *count, uint32_t sockets
     print_number("connect_errors", count->connect_errors);
     print_number("protocol_errors", count->protocol_errors);
     print_number("retries", count->retries);
-    const struct histogram *latency = &count->latency;
-    answer("\"latency_us\":{\"count\":%llu,\"p50\":%llu,\"p99\":%llu,\"p999\":%llu,\"max\":%llu}}",
-           (unsigned long long)latency->total, (unsigned long long)percentile(latency, 500),
-           (unsigned long long)percentile(latency, 990), (unsigned long long)percentile(latency, 999),
-           (unsigned long long)latency->highest);
+    print_latency("channel_latency_us", &count->channel_latency);
+    printf(",");
+    print_latency("latency_us", &count->latency);
+    answer("}");
 }
 
 #endif

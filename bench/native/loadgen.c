@@ -2,20 +2,24 @@
  * Opens minted URLs, answers pings, counts frames and measures latency; commands on stdin, JSON lines on stdout.
  *
  *   loadgen [FIRST_SOURCE [SOURCES]]       sockets leave from 127.0.0.FIRST_SOURCE onwards, in turn
- *   connect FILE RATE CONCURRENCY MODE     opens each URL of FILE; RATE a second (0: unbounded); plain or envelope
+ *   connect FILE RATE CONCURRENCY MODE     opens each URL of FILE; RATE a second (0: unbounded); MODE: plain, envelope,
+ *                                          centrifugo or socketio, whose URLs are followed by what the client says first
  *   expect MESSAGES TIMEOUT_MS             answers once that many messages came since `reset`, or not
+ *   positions FILE                         writes each envelope socket's last position there, a line a URL in their order
  *   reset | stats | close | abort | quit   close says 1000 and waits for the peer, abort resets the connections
  *
- * A message is a data frame with a stamp "@ts=<microseconds of CLOCK_MONOTONIC>@": at the start of the frame in plain
- * mode, so that a receipt that quotes it is not counted, anywhere in it in envelope mode.
+ * A message is a data frame (of Centrifugo: a line of one) with a stamp "@ts=<microseconds of CLOCK_MONOTONIC>@": at the start of the frame in plain
+ * mode, so that a receipt that quotes it is not counted, anywhere in it in the others. Those to a channel may say
+ * "@tc=" instead: they are messages all the same, and their latency is kept apart.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "counters.h"
+#include "protocol.h"
+#include "upgrade.h"
 
 #define BUFFER_BYTES (1u << 20)
 #define STDIN_MARK UINT32_MAX
@@ -24,19 +28,17 @@
 #define MAX_ATTEMPTS 20
 #define MAX_RETRY_AFTER_S 5
 
-/* Any client key will do; a constant one (the example of RFC 6455) has a constant answer. */
-#define CLIENT_KEY "dGhlIHNhbXBsZSBub25jZQ=="
-#define SERVER_ACCEPT "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-enum state { WAITING, CONNECTING, HANDSHAKE, OPEN, CLOSING, GONE };
+/* GREETING: there is a WebSocket, and the protocol on it has not said yes. */
+enum state { WAITING, CONNECTING, HANDSHAKE, GREETING, OPEN, CLOSING, GONE };
 
 struct conn {
-    char *path, *rest; /* rest: bytes of a frame or response that is not whole yet */
+    char *path, *greeting, *rest; /* rest: bytes of a frame or response that is not whole yet */
     uint64_t started_us, retry_at_us;
     struct sockaddr_in address;
     int fd;
     uint32_t rest_bytes, messages;
-    uint8_t state, attempts, envelope;
+    uint8_t state, attempts, mode;
+    char position[POSITION_BYTES];
 };
 
 static struct conn conns[MAX_SOCKETS];
@@ -61,9 +63,13 @@ static void print_stats(void) {
     print_counters(&count, open_count, fewest == UINT32_MAX ? 0 : fewest, most);
 }
 
+static int is_opening(const struct conn *conn) {
+    return conn->state == CONNECTING || conn->state == HANDSHAKE || conn->state == GREETING;
+}
+
 static void leave(struct conn *conn, enum state state) {
     if (conn->state == OPEN || conn->state == CLOSING) open_count--;
-    if (conn->state == CONNECTING || conn->state == HANDSHAKE) in_flight--;
+    if (is_opening(conn)) in_flight--;
     if (conn->fd >= 0) close(conn->fd);
     free(conn->rest);
     conn->rest = NULL;
@@ -124,40 +130,67 @@ static void begin_more(void) {
     }
 }
 
-static void send_control(struct conn *conn, uint8_t opcode, const char *payload, size_t length) {
-    /* Clients must mask (RFC 6455, 5.3); the mask of zeroes is legal and leaves the payload as it is. */
-    uint8_t frame[131] = {(uint8_t)(0x80u | opcode), (uint8_t)(0x80u | length)};
-    memcpy(frame + 6, payload, length);
-    if (send(conn->fd, frame, 6 + length, MSG_NOSIGNAL) != (ssize_t)(6 + length)) count.unsent_pongs += opcode == 0xA;
+static int send_frame(struct conn *conn, uint8_t opcode, const char *payload, size_t length) {
+    uint8_t frame[MAX_SENT + 8];
+    size_t bytes = build_client_frame(frame, opcode, payload, length);
+    return send(conn->fd, frame, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-static void data_frame(struct conn *conn, const char *payload, size_t length) {
-    const char *stamp = NULL;
-    count.frames++;
-    count.bytes += length;
-    if (!conn->envelope) stamp = length > 5 && memcmp(payload, "@ts=", 4) == 0 ? payload : NULL;
-    else stamp = memmem(payload, length < 1024 ? length : 1024, "@ts=", 4);
-    if (stamp == NULL) return;
+static void is_open(struct conn *conn) {
+    in_flight--;
+    open_count++;
+    conn->state = OPEN;
+}
+
+static void message(struct conn *conn, const char *stamp, const char *end) {
+    struct histogram *latency = stamp[2] == 'c' ? &count.channel_latency : &count.latency;
     uint64_t sent_us = 0, now = now_us();
-    for (stamp += 4; stamp < payload + length && *stamp >= '0' && *stamp <= '9'; stamp++)
+    for (stamp += 4; stamp < end && *stamp >= '0' && *stamp <= '9'; stamp++)
         sent_us = sent_us * 10 + (uint64_t)(*stamp - '0');
     count.messages++;
     conn->messages++;
-    record(&count.latency, now > sent_us ? now - sent_us : 0);
+    record(latency, now > sent_us ? now - sent_us : 0);
+}
+
+/* Returns whether the connection is still there. */
+static int data_frame(struct conn *conn, const char *payload, size_t length) {
+    const char *stamp = NULL;
+    count.frames++;
+    count.bytes += length;
+    if (conn->mode == ENVELOPE) keep_position(conn->position, payload, length);
+    for (const char *at = payload, *end = payload + length; at < end;) {
+        size_t part = first_of(conn->mode, at, (size_t)(end - at));
+        int sent = 1, refused = 0;
+        switch (meaning_of(conn->mode, at, part, &stamp)) {
+        case MESSAGE: message(conn, stamp, at + part); break;
+        case PING:
+            count.pings++;
+            count.unsent_pongs += !send_frame(conn, 1, pong_of(conn->mode), strlen(pong_of(conn->mode)));
+            break;
+        case READY: sent = send_frame(conn, 1, conn->greeting, strlen(conn->greeting)); break;
+        case WELCOME:
+            if (conn->state == GREETING) is_open(conn);
+            break;
+        case REFUSAL: refused = 1; break;
+        case OTHER: break;
+        }
+        if (refused || !sent) {
+            count.protocol_errors++;
+            leave(conn, GONE);
+            return 0;
+        }
+        at += part + 1; /* the newline between two, or just beyond the end */
+    }
+    return 1;
 }
 
 /* Takes the whole frames from [at, end) and returns where the first one that is not whole begins; NULL: conn left. */
 static const char *take_frames(struct conn *conn, const char *at, const char *end) {
     while (end - at >= 2) {
         const uint8_t *head = (const uint8_t *)at;
-        uint64_t length = head[1] & 0x7Fu;
-        size_t header = length < 126 ? 2 : length == 126 ? 4 : 10;
-        if ((size_t)(end - at) < header) break;
-        if (length == 126) length = (uint64_t)head[2] << 8 | head[3];
-        else if (length == 127) {
-            length = 0;
-            for (int i = 2; i < 10; i++) length = length << 8 | head[i];
-        }
+        uint64_t length = 0;
+        size_t header = read_header(head, (size_t)(end - at), &length);
+        if (header == 0) break;
         if ((head[0] & 0x70u) || (head[1] & 0x80u) || length > BUFFER_BYTES - 10) {
             count.protocol_errors++;
             leave(conn, GONE);
@@ -167,14 +200,14 @@ static const char *take_frames(struct conn *conn, const char *at, const char *en
         const char *payload = at + header;
         uint8_t opcode = head[0] & 0x0Fu;
         if (opcode <= 2) {
-            data_frame(conn, payload, (size_t)length);
+            if (!data_frame(conn, payload, (size_t)length)) return NULL;
         } else if (opcode == 9) {
             count.pings++;
-            send_control(conn, 0xA, payload, (size_t)length & 0x7Fu);
+            count.unsent_pongs += !send_frame(conn, 0xA, payload, (size_t)length & 0x7Fu);
         } else if (opcode == 8) {
             unsigned code = length >= 2 ? (unsigned)(uint8_t)payload[0] << 8 | (uint8_t)payload[1] : 1005;
             count.closes[code < CLOSE_CODES ? code : CLOSE_CODES - 1]++;
-            if (conn->state == OPEN) send_control(conn, 8, payload, length >= 2 ? 2 : 0);
+            if (conn->state == OPEN) send_frame(conn, 8, payload, length >= 2 ? 2 : 0);
             leave(conn, GONE);
             return NULL;
         }
@@ -191,11 +224,10 @@ static const char *take_response(struct conn *conn, const char *at, const char *
     unsigned status = strncmp(at, "HTTP/1.1 ", 9) == 0 ? (unsigned)atoi(at + 9) : 0;
     count.http[status < STATUS_CODES ? status : 0]++;
     if (status == 101 && strcasestr(at, SERVER_ACCEPT) != NULL &&
-        (!conn->envelope || strcasestr(at, "sec-websocket-protocol: " SUBPROTOCOL) != NULL)) {
-        in_flight--;
-        open_count++;
-        conn->state = OPEN;
-        return blank + 4;
+        (conn->mode != ENVELOPE || strcasestr(at, "sec-websocket-protocol: " SUBPROTOCOL) != NULL)) {
+        conn->state = GREETING;
+        if (!greets(conn->mode)) is_open(conn);
+        if (conn->mode != CENTRIFUGO || send_frame(conn, 1, conn->greeting, strlen(conn->greeting))) return blank + 4;
     }
     if (status == 503) {
         const char *after = strcasestr(at, "\r\nretry-after:");
@@ -234,14 +266,9 @@ static void readable(struct conn *conn) {
 }
 
 static void writable(struct conn *conn) {
-    char request[2048];
-    int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                          "Sec-WebSocket-Key: " CLIENT_KEY "\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
-                          conn->path, inet_ntoa(conn->address.sin_addr), ntohs(conn->address.sin_port),
-                          conn->envelope ? "Sec-WebSocket-Protocol: " SUBPROTOCOL "\r\n" : "");
-    if (length >= (int)sizeof request) die("a URL is too long");
-    if (send(conn->fd, request, (size_t)length, MSG_NOSIGNAL) != length) {
+    char request[REQUEST_BYTES];
+    size_t length = build_request(request, conn->path, &conn->address, conn->mode == ENVELOPE);
+    if (send(conn->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) {
         count.connect_errors++;
         leave(conn, GONE);
         return;
@@ -251,28 +278,30 @@ static void writable(struct conn *conn) {
     conn->state = HANDSHAKE;
 }
 
-static void add_url(char *url, int envelope) {
-    char *host = url + 5, *path = strncmp(url, "ws://", 5) == 0 ? strchr(host, '/') : NULL;
-    char *colon = path == NULL ? NULL : memchr(host, ':', (size_t)(path - host));
-    if (colon == NULL) die("a URL must be ws://A.B.C.D:PORT/PATH");
+static void add_url(char *url, enum mode mode) {
+    char *greeting = strchr(url, ' ');
+    if (greeting != NULL) *greeting++ = '\0';
+    else if (greets(mode)) die("a URL must be followed by what the client says");
     if (total == MAX_SOCKETS) die("more than %d sockets; start another loadgen", MAX_SOCKETS);
     struct conn *conn = &conns[total];
-    *conn = (struct conn){.fd = -1, .envelope = (uint8_t)envelope, .path = strdup(path)};
-    *path = *colon = '\0';
-    conn->address.sin_family = AF_INET;
-    conn->address.sin_port = htons((uint16_t)number("port", colon + 1, 1, 65535));
-    if (inet_pton(AF_INET, host, &conn->address.sin_addr) != 1) die("the host of a URL must be an IPv4 address");
-    if (conn->path == NULL) die("out of memory");
+    *conn = (struct conn){.fd = -1, .mode = (uint8_t)mode};
+    conn->path = strdup(parse_url(url, &conn->address));
+    conn->greeting = greeting == NULL ? NULL : strdup(greeting);
+    if (conn->path == NULL || (greeting != NULL && conn->greeting == NULL)) die("out of memory");
     total++;
 }
 
-static void connect_file(const char *file, const char *mode) {
+static void connect_file(const char *file, const char *name) {
     char line[2048];
-    int envelope = mode != NULL && strcmp(mode, "envelope") == 0;
-    if (!envelope && (mode == NULL || strcmp(mode, "plain") != 0)) die("MODE must be plain or envelope");
+    int mode = 0;
+    while (mode < MODES && (name == NULL || strcmp(name, mode_names[mode]) != 0)) mode++;
+    if (mode == MODES) die("there is no such MODE");
     if (connecting) die("a connect is under way");
     if (open_count == 0) {
-        for (uint32_t i = 0; i < total; i++) free(conns[i].path);
+        for (uint32_t i = 0; i < total; i++) {
+            free(conns[i].path);
+            free(conns[i].greeting);
+        }
         total = next_unopened = 0;
     }
     FILE *urls = fopen(file, "r");
@@ -280,12 +309,20 @@ static void connect_file(const char *file, const char *mode) {
     batch_first = total;
     while (fgets(line, sizeof line, urls) != NULL) {
         line[strcspn(line, "\r\n")] = '\0';
-        if (line[0] != '\0') add_url(line, envelope);
+        if (line[0] != '\0') add_url(line, (enum mode)mode);
     }
     fclose(urls);
     connecting = 1;
     batch_starts = 0;
     batch_started_us = now_us();
+}
+
+static void write_positions(const char *file) {
+    FILE *positions = file == NULL ? NULL : fopen(file, "w");
+    if (positions == NULL) die("%s: %s", file == NULL ? "FILE" : file, strerror(errno));
+    for (uint32_t i = 0; i < total; i++) fprintf(positions, "%s\n", conns[i].position);
+    if (fclose(positions) != 0) die("%s: %s", file, strerror(errno));
+    answer("{\"event\":\"positions\",\"sockets\":%u}", total);
 }
 
 static void reset(void) {
@@ -301,7 +338,7 @@ static void close_all(int politely) {
         if (conns[i].state != OPEN) continue;
         if (politely) {
             conns[i].state = CLOSING;
-            send_control(&conns[i], 8, "\x03\xe8", 2);
+            send_frame(&conns[i], 8, "\x03\xe8", 2);
         } else {
             setsockopt(conns[i].fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
             leave(&conns[i], GONE);
@@ -315,6 +352,7 @@ static void command(char *line) {
     if (strcmp(word, "quit") == 0) exit(0);
     if (strcmp(word, "stats") == 0) print_stats();
     else if (strcmp(word, "reset") == 0) reset();
+    else if (strcmp(word, "positions") == 0) write_positions(strtok(NULL, " "));
     else if (strcmp(word, "close") == 0 || strcmp(word, "abort") == 0) close_all(word[0] == 'c');
     else if (strcmp(word, "expect") == 0) {
         expect_messages = (uint64_t)number("MESSAGES", strtok(NULL, " "), 0, 1000000000);
@@ -334,7 +372,7 @@ static void sweep(uint64_t now) {
     last_sweep_us = now;
     for (uint32_t i = 0; i < total; i++) {
         struct conn *conn = &conns[i];
-        if ((conn->state == CONNECTING || conn->state == HANDSHAKE) && now - conn->started_us > HANDSHAKE_TIMEOUT_US) {
+        if (is_opening(conn) && now - conn->started_us > HANDSHAKE_TIMEOUT_US) {
             count.timeouts++;
             leave(conn, GONE);
         } else if (conn->state == CLOSING && now - closing_since_us > CLOSE_TIMEOUT_US) {
