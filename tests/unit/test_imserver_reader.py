@@ -3,7 +3,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -42,9 +42,18 @@ async def test_a_slot_that_comes_while_a_wake_is_under_way_is_not_forgotten():
     assert asked == 3
 
 
-@pytest.mark.parametrize(("slots", "milliseconds"), [(0, 5), (128, 5), (512, 5.12), (1024, 10.24)])
-def test_with_many_slots_there_are_fewer_reads(slots: int, milliseconds: float):
-    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot")
+@pytest.mark.parametrize(
+    ("slots", "news", "milliseconds"),
+    [(0, 0, 5), (128, 0, 5), (512, 0, 5.12), (1024, 0, 10.24), (128, 5, 6), (128, 100, 10), (1024, 100, 10.24)],
+)
+async def test_where_a_read_costs_or_brings_much_there_are_fewer(slots: int, news: int, milliseconds: float):
+    fanout = SimpleNamespace(busy=False, offer=lambda slot, batch: None)
+    held = {n: Slot(n, 0, b"log:%d" % n, StreamId(0, 0)) for n in range(slots)}
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", slots=held, fanout=fanout)
     reader = Reader(hub, 0)
-    reader._question.ask_for([Slot(n, 0, b"log:%d" % n, StreamId(0, 0)) for n in range(slots)])
+
+    async def exchange(packed: bytes) -> list[Any]:
+        return [[held[n].key, [[b"1-1", [b"m", b"payload"]]]] for n in range(news)]
+
+    assert await reader._read(cast(Any, SimpleNamespace(exchange=exchange))) == (news > 0)
     assert reader._pause * 1000 == pytest.approx(milliseconds)
