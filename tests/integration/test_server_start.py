@@ -75,15 +75,15 @@ async def test_a_server_that_waits_for_redis_ends_when_it_is_told_to(redis_flavo
 
 
 async def test_other_slots_than_the_published_ones_stop_the_start_and_disturb_nobody(redis_server, spawn_imservers):
-    [first] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_SLOTS=64)
+    [first] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_SLOTS=100)
     async with ImHelper(redis_server.url) as im, connected(first, im, "a") as open_one:
         epoch = (await im.topology()).epoch
         for name in ("other", first.name):
             [wrong] = spawn_imservers(1, redis_server.url, ready=False, IM_SLOTS=128, IM_SERVER_NAME=name)
             line = await asyncio.to_thread(complaint, wrong, 1)
-            assert "IM_SLOTS must be 64" in line and "not '128'" in line
+            assert "IM_SLOTS must be 100" in line and "not '128'" in line
         assert [s.name for s in await im.servers()] == [first.name]
-        assert (await im.topology()).epoch == epoch and (await im.topology()).slots == 64
+        assert (await im.topology()).epoch == epoch and (await im.topology()).slots == 100
         await im.send_message("s", "a", "undisturbed")
         assert await open_one.recv() == "undisturbed"
         [right] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url)

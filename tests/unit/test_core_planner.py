@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imhelper.core.planner import plan_table
 from imhelper.core.topology import ACTIVE, DRAINING, ServerEntry, Topology
 
-SLOTS = st.sampled_from([16, 64, 128])
+SLOTS = st.sampled_from([16, 100, 128])
 NAMES = [f"s{i:02}" for i in range(24)]
 
 

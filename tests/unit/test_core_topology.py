@@ -28,8 +28,8 @@ LIMITS = st.builds(
 @st.composite
 def topologies(draw, min_servers=0):
     servers = tuple(draw(SERVERS.filter(lambda s: len(s) >= min_servers)))
-    slots = draw(st.sampled_from([16, 32, 1024]))
-    table = tuple(draw(st.integers(0, len(servers) - 1)) for _ in range(16)) * (slots // 16) if servers else ()
+    slots = draw(st.sampled_from([16, 100, 1024]))
+    table = tuple(draw(st.integers(0, len(servers) - 1)) for _ in range(4)) * (slots // 4) if servers else ()
     return Topology(draw(st.integers(0, 10**12)), slots, draw(st.sampled_from([1, 16])), servers, table, draw(LIMITS))
 
 
@@ -108,8 +108,8 @@ def test_no_field_of_any_type_leaks_another_error(name, value):
         return
 
 
-@pytest.mark.parametrize("slots", [0, 1, 8, 15, 17, 96, 1000, 1025, 2048, -16])
-def test_slots_must_be_a_power_of_two_in_bounds(slots):
+@pytest.mark.parametrize("slots", [0, 1, 15, 1025, 2048, -16])
+def test_slots_must_be_in_bounds(slots):
     with pytest.raises(ValueError, match=f"not {slots}"):
         check_slots(slots)
 

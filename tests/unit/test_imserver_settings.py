@@ -50,7 +50,10 @@ CASES: dict[str, tuple[list[str], list[tuple[str, object]]]] = {
         ["example.org", "https://a/b", "ws://a", "https://a https://b", "https://"],
         [("https://A, http://b:80", ("https://a", "http://b:80")), ("*", ()), ("https://a,*", ())],
     ),
-    "IM_SLOTS": (["8", "100", "2048", "x", "-64", " 64", "6_4", "+64", "64.0", "٦٤"], [("16", 16), ("1024", 1024)]),
+    "IM_SLOTS": (
+        ["8", "15", "1025", "2048", "x", "-64", " 64", "6_4", "+64", "64.0", "٦٤"],
+        [("16", 16), ("100", 100), ("1024", 1024)],
+    ),
     "IM_TOPOLOGY": (["auto", "kubernetes"], [("Operator", "operator")]),
     "IM_REDIS_PASSWORD_FILE": (["/nonexistent/file", "/"], []),
     "IM_REDIS_CA_FILE": (["/nonexistent/file"], []),

@@ -148,7 +148,7 @@ _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
     "log_format": _choice("text", "json"),
     "allowed_origins": ("a comma-separated list of origins like https://example.org, or *", _origins),
-    "slots": ("a power of two from 16 to 1024", _slots),
+    "slots": ("a whole number from 16 to 1024", _slots),
     "topology": _choice("self", "operator"),
 }
 

@@ -18,9 +18,9 @@ ACTIVE, DRAINING = "active", "draining"
 
 
 def check_slots(slots: int) -> int:
-    """Return `slots` if it is a power of two from 16 to 1024, else raise ValueError."""
-    if not 16 <= slots <= 1024 or slots & (slots - 1):
-        raise ValueError(f"slots must be a power of two from 16 to 1024, not {slots}")
+    """Return `slots` if it is from 16 to 1024, else raise ValueError. An ImCluster takes powers of two only."""
+    if not 16 <= slots <= 1024:
+        raise ValueError(f"slots must be from 16 to 1024, not {slots}")
     return slots
 
 
