@@ -57,3 +57,24 @@ async def test_where_a_read_costs_or_brings_much_there_are_fewer(slots: int, new
 
     assert await reader._read(cast(Any, SimpleNamespace(exchange=exchange))) == (news > 0)
     assert reader._pause * 1000 == pytest.approx(milliseconds)
+
+
+async def test_a_canary_that_came_back_leaves_no_lag(monkeypatch: pytest.MonkeyPatch):
+    sent: list[str] = []
+
+    async def eval_(script: Any, group: int, *args: Any) -> int:
+        sent.append(args[2])
+        return 1
+
+    stats = SimpleNamespace(reader_lag=0.0)
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", link=SimpleNamespace(eval=eval_), stats=stats)
+    now = 1000.0
+    monkeypatch.setattr("imserver.reader.monotonic", lambda: now)
+    reader = Reader(hub, 0)
+    for fraction in (0.12345649, 0.12345651, 0.99999999):
+        now = round(now) + 1 + fraction
+        await reader._send_canary()
+        now += 0.5
+        assert reader.lag == pytest.approx(0.5, abs=1e-5)
+        reader._wake_entry(b"c", sent[-1].encode())
+        assert reader.lag == 0
