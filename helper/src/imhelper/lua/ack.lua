@@ -11,4 +11,5 @@ for i = 4, #ARGV, 3 do
   end
   reply[#reply + 1] = left
 end
+tell()
 return reply

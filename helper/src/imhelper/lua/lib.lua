@@ -73,18 +73,40 @@ local function append(slot, size, ...)
   return id, n
 end
 
--- Whoever removes a pending receipt decides it, and puts it on its way to the sender in the same step.
+-- Put receipts of one message and status on their way to its sender: one entry, however many receivers (joined by \n), for
+-- it holds the payload. `home` is the sender's slot, '' for a sender in another group.
+local function notify(home, id, receivers, sender, status, kind, payload)
+  if home ~= '' then
+    local size = #receivers + #payload
+    append(home, size, 'r', id, 'f', receivers, 'c', sender, 's', status, 't', kind, 'p', payload)
+  else
+    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', receivers, 'c', sender, 's', status, 't', kind, 'p', payload)
+  end
+end
+
+-- Whoever removes a pending receipt decides it, and puts it on its way to the sender in the same script, by `tell` at its
+-- end: so those of one message go together.
+local decided = {}
 local function decide(client, id, status)
   if redis.call('HDEL', T .. ':pend:' .. client, id) == 0 then return end
   redis.call('ZREM', T .. ':due', id .. '\n' .. client)
-  local key = T .. ':rp:' .. id
-  local m = redis.call('HMGET', key, 's', 'ss', 't', 'p')
-  if not m[1] then return end
-  if redis.call('HINCRBY', key, 'n', -1) <= 0 then redis.call('DEL', key) end
-  if m[2] ~= '' then
-    append(m[2], #m[4], 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
-  else
-    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
+  local kind = id .. status
+  if not decided[kind] then
+    decided[kind] = {}
+    decided[#decided + 1] = {id, status, decided[kind]}
+  end
+  table.insert(decided[kind], client)
+end
+
+local function tell()
+  for _, one in ipairs(decided) do
+    local id, status, receivers = unpack(one)
+    local key = T .. ':rp:' .. id
+    local m = redis.call('HMGET', key, 's', 'ss', 't', 'p')
+    if m[1] then
+      if redis.call('HINCRBY', key, 'n', -#receivers) <= 0 then redis.call('DEL', key) end
+      notify(m[2], id, table.concat(receivers, '\n'), m[1], status, m[3], m[4])
+    end
   end
 end
 

@@ -31,6 +31,7 @@ for i = 1, #items, 2 do
     socket_gone(client, slot, meta, grace, mode == 'p' and reported(boot, items[i], slot, start) or '')
   end
 end
+tell()
 local left = redis.call('HLEN', key)
 if left == 0 then
   redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot)

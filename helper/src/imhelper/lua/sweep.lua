@@ -13,6 +13,7 @@ for i = 1, #due do
   decide(client, id, 'o')
   redis.call('ZREM', T .. ':due', due[i])
 end
+tell()
 redis.call('XTRIM', T .. ':ev', 'MINID', '~', int(now - 3600000))
 local more = 0
 if #gone == batch or #due == batch then more = 1 end
