@@ -68,6 +68,8 @@ BAD = [
     ({"spec.redis.prefix": "x" * 64}, "may not be more than 63"),
     ({"spec.redis.passwordFrom": {"secretKeyRef": {"name": "s"}}}, "spec.redis.passwordFrom.secretKeyRef.key"),
     ({"spec.server.graceSeconds": 60, "spec.server.retainSeconds": 60}, "must be with graceSeconds less than"),
+    ({"spec.server.retainBytes": 262143}, "must be with retainBytes at least 4 times maxPayloadBytes"),
+    ({"spec.server.maxPayloadBytes": 16777216}, "must be with retainBytes at least 4 times maxPayloadBytes"),
     ({"spec.server.maxConnections": 0}, "maxConnections in body should be greater than or equal to 1"),
     ({"spec.server.pingSeconds": 0.5}, "pingSeconds in body should be greater than or equal to 1"),
     ({"spec.server.leaseSeconds": 301}, "leaseSeconds in body should be less than or equal to 300"),

@@ -65,6 +65,7 @@ async def test_the_rights_suffice_for_a_whole_cycle(guarded, spawn_imservers):
         "IM_GRACE_SECONDS": 1,
         "IM_LEASE_SECONDS": 1,
         "IM_RETAIN_BYTES": 65536,
+        "IM_MAX_PAYLOAD_BYTES": 16384,
         "IM_RETAIN_ENTRIES": 500,
         "IM_SLOTS": 16,
         "IM_MAX_SOCKETS_PER_CLIENT": 2,

@@ -245,6 +245,14 @@ async def test_a_log_stays_within_its_bytes_whatever_the_size_of_its_entries(lin
     assert await link.command(0, "XLEN", f"{{im:0}}:log:{slot}") * size > limit / 3
 
 
+async def test_the_newest_entries_stay_whatever_their_size(link):
+    """An accepted message must not vanish before anybody can have read it."""
+    for n in range(10):
+        await link.eval(load("send"), 0, 10000, 65536, 60000, f"m{n}", 60000, "s", "t", "x" * 60_000, 0, "", 5, "c")
+        log = await link.command(0, "XRANGE", "{im:0}:log:5", "-", "+")
+        assert [f[1] for _, f in log] == [b"m%d" % k for k in range(max(0, n - 3), n + 1)]
+
+
 async def test_members_are_counted_by_channel_and_slot_and_forgotten_at_zero(link):
     clients = [await Client(link, "b1", f"c{n}").start() for n in range(20)]
     for n, client in enumerate(clients):

@@ -34,6 +34,7 @@ class Frames(Pipe):
         self.frames = rooms.pop(0) if rooms else 10**6
 
     def send(self, data: bytes) -> int:
+        assert self.frames > 0 or self.socket.live, "a replay wrote to a full buffer"
         self.frames -= 1
         if self.frames == 0:
             self.socket.paused = True

@@ -40,7 +40,7 @@ CASES: dict[str, tuple[list[str], list[tuple[str, object]]]] = {
     "IM_LEASE_SECONDS": (["0", "301"], [("1", 1.0)]),
     "IM_RETAIN_SECONDS": (["0", "86401"], [("11", 11.0)]),
     "IM_RETAIN_ENTRIES": (["0", "10000001"], [("1", 1)]),
-    "IM_RETAIN_BYTES": (["65535", "17179869185"], [("65536", 65536)]),
+    "IM_RETAIN_BYTES": (["65535", "17179869185"], [("262144", 262144)]),
     "IM_BUFFER_BYTES": (["4095", "1073741825"], [("4096", 4096)]),
     "IM_DRAIN_RATE": (["0", "1000001"], [("0.1", 0.1)]),
     "IM_DRAIN_TIMEOUT_SECONDS": (["-1", "86401"], [("0", 0.0)]),
@@ -129,6 +129,14 @@ def test_grace_must_be_shorter_than_retention_and_certificate_and_key_come_toget
     files = {f"IM_REDIS_{name}_FILE": str(file) for name in ("CERT", "KEY", "PASSWORD")}
     loaded = load_settings(BASE | files | {"IM_REDIS_URL": "rediss://h"})
     assert loaded.redis_cert_file == loaded.redis_password_file == str(file)
+
+
+def test_a_log_must_have_room_for_some_messages_of_the_largest_size():
+    wanted = "IM_RETAIN_BYTES must be at least 4 times IM_MAX_PAYLOAD_BYTES ({}), not '{}'"
+    assert refused({"IM_RETAIN_BYTES": "262143"}) == wanted.format(65536, 262143)
+    assert refused({"IM_MAX_PAYLOAD_BYTES": "16777216"}) == wanted.format(16777216, 16777216)
+    least = load_settings(BASE | {"IM_MAX_PAYLOAD_BYTES": "16384", "IM_RETAIN_BYTES": "65536"})
+    assert (least.max_payload_bytes, least.retain_bytes) == (16384, 65536)
 
 
 def test_the_defaults_are_the_contracts():

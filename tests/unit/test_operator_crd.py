@@ -65,11 +65,14 @@ def test_the_servers_settings_have_the_same_names_bounds_and_defaults_as_in_imse
 
 
 def _room(name: str) -> dict[str, str]:
-    """Grace must be shorter than the retention, whatever is tried."""
-    base = {"IM_SERVER_NAME": "x", "IM_URL": "ws://x/ws"}
-    if name == "grace_seconds":
-        return base | {"IM_RETAIN_SECONDS": "86400"}
-    return base | ({"IM_GRACE_SECONDS": "0"} if name == "retain_seconds" else {})
+    """Grace must be shorter than the retention, and a log have room for some messages, whatever is tried."""
+    others = {
+        "grace_seconds": {"IM_RETAIN_SECONDS": "86400"},
+        "retain_seconds": {"IM_GRACE_SECONDS": "0"},
+        "max_payload_bytes": {"IM_RETAIN_BYTES": "67108864"},
+        "retain_bytes": {"IM_MAX_PAYLOAD_BYTES": "16384"},
+    }
+    return {"IM_SERVER_NAME": "x", "IM_URL": "ws://x/ws"} | others.get(name, {})
 
 
 def test_the_servers_settings_that_the_operator_does_not_set_itself_are_all_there():

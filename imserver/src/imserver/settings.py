@@ -17,6 +17,9 @@ __all__ = ["Settings", "load_settings", "unknown_settings"]
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
+# So many messages of the largest size a slot's log must have room for.
+ROOM_FOR = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -181,6 +184,12 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
         raise SettingError(
             f"IM_GRACE_SECONDS must be less than IM_RETAIN_SECONDS ({settings.retain_seconds:g}), "
             f"not '{settings.grace_seconds:g}'"
+        )
+    if settings.retain_bytes < ROOM_FOR * settings.max_payload_bytes:
+        # A log that is trimmed below its newest entries loses messages that were accepted and that nobody has read.
+        raise SettingError(
+            f"IM_RETAIN_BYTES must be at least {ROOM_FOR} times IM_MAX_PAYLOAD_BYTES ({settings.max_payload_bytes}), "
+            f"not '{settings.retain_bytes}'"
         )
     if (settings.redis_cert_file is None) != (settings.redis_key_file is None):
         raise SettingError("IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together")

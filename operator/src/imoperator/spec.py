@@ -116,6 +116,9 @@ class Server:
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("self.graceSeconds < self.retainSeconds", "must be with graceSeconds less than retainSeconds"),
+        Rule(
+            "self.retainBytes >= 4 * self.maxPayloadBytes", "must be with retainBytes at least 4 times maxPayloadBytes"
+        ),
     )
 
     max_connections: int = at("WebSockets a server takes; more get 503.", 18000, minimum=1, maximum=1000000)

@@ -52,7 +52,8 @@ local function advance(slots)
 end
 
 -- Write an entry whose id is recorded already. XADD bounds the entries; time and bytes are looked at now and then: at each
--- 64th entry and at large ones, so that at most an eighth of the bytes comes between two looks.
+-- 64th entry and at large ones, so that at most an eighth of the bytes comes between two looks. The newest entries stay, however
+-- large they are: somebody may be about to read them.
 local function write(slot, id, n, size, ...)
   local key = T .. ':log:' .. slot
   redis.call('XADD', key, 'MAXLEN', cap < 1000 and '=' or '~', cap, id, ...)
@@ -60,7 +61,8 @@ local function write(slot, id, n, size, ...)
   if n % 64 == 0 or size + 100 > cap_bytes / 512 then
     local used = redis.call('MEMORY', 'USAGE', key) or 0
     if used > cap_bytes * 7 / 8 then
-      redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used))
+      local fit = math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used)
+      redis.call('XTRIM', key, 'MAXLEN', math.max(fit, 4))
     end
   end
 end
