@@ -16,7 +16,7 @@ local last = redis.call('HGET', T .. ':last', slot) or '0-0'
 local known = redis.call('HGET', T .. ':bs:' .. boot, n)
 local client, start, meta
 local recovered, others = 0, {}
--- Who comes online only now has no memberships and owes no receipts: both ended with its presence.
+-- Who comes online only now has no memberships and owes no receipts: both ended with its presence, or are about to.
 local fresh = false
 
 if known then

@@ -112,10 +112,11 @@ local function tell()
   end
 end
 
--- Remember that a client was a member from after entry j until entry n, for replays.
-local function past(client, chan, j, n)
+-- Remember for replays where a client was a member: "j n chan" is from after entry j until entry n.
+local function span(chan, j, n) return j .. ' ' .. int(n) .. ' ' .. chan end
+local function past(client, spans)
   local key = T .. ':past:' .. client
-  redis.call('RPUSH', key, j .. ' ' .. int(n) .. ' ' .. chan)
+  redis.call('RPUSH', key, unpack(spans, math.max(1, #spans - 999)))
   redis.call('LTRIM', key, -1000, -1)
   redis.call('PEXPIRE', key, int(retain + 60000))
 end
@@ -141,6 +142,9 @@ local function event(kind, client, slot, meta)
 end
 
 -- The end of a client's presence: channels left, receipts decided, the offline event written. Once a client.
+-- `work` counts what that was, for scripts that end many; at `enough` (some 5 ms) they leave the rest to another call. Of one
+-- client's receipts what is more than that becomes due, for `sweep` to decide.
+local work, enough = 0, 500
 local function offline(client, slot, meta)
   redis.call('ZREM', T .. ':grace', client)
   redis.call('HDEL', T .. ':gm', client)
@@ -149,14 +153,23 @@ local function offline(client, slot, meta)
   local chans = redis.call('HGETALL', T .. ':ch:' .. client)
   if #chans > 0 then
     local _, n = split_id(redis.call('HGET', T .. ':last', slot) or '0-0')
+    local spans = {}
     for i = 1, #chans, 2 do
       uncount(slot, client, chans[i])
-      past(client, chans[i], chans[i + 1], n + 1)
+      spans[#spans + 1] = span(chans[i], chans[i + 1], n + 1)
     end
+    past(client, spans)
     redis.call('DEL', T .. ':ch:' .. client)
   end
   local pend = redis.call('HKEYS', T .. ':pend:' .. client)
-  for i = 1, #pend do decide(client, pend[i], 'o') end
+  for i = 1, #pend do
+    if i <= enough then
+      decide(client, pend[i], 'o')
+    else
+      redis.call('ZADD', T .. ':due', int(now_ms()), pend[i] .. '\n' .. client)
+    end
+  end
+  work = work + 1 + #chans / 2 + math.min(#pend, enough)
   event('off', client, slot, meta)
 end
 
@@ -199,7 +212,7 @@ local function has_plain(client)
 end
 
 -- A socket of a client went away, a plain one at `pos`, another one with ''. The place of its last plain one is kept.
--- With the last socket grace starts, or presence ends at once when there is none.
+-- With the last socket grace starts, or presence ends at once when there is none; when too many go, at the next sweep.
 local function socket_gone(client, slot, meta, grace, pos)
   if pos ~= '' and not has_plain(client) then
     local kept = kept_place(client)
@@ -208,7 +221,7 @@ local function socket_gone(client, slot, meta, grace, pos)
   end
   if redis.call('HLEN', T .. ':sk:' .. client) > 0 then return end
   redis.call('DEL', T .. ':sk:' .. client)
-  if grace <= 0 then return offline(client, slot, meta) end
+  if grace <= 0 and work < enough then return offline(client, slot, meta) end
   redis.call('ZADD', T .. ':grace', int(now_ms() + grace), client)
   redis.call('HSET', T .. ':gm', client, slot .. '\n' .. meta)
 end
