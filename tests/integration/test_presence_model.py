@@ -358,7 +358,7 @@ class Presence(RuleBasedStateMachine):
         assert found == Counter(
             (sent, c, status) for sent, receipts in self.owed.items() for c, status in receipts.items() if status
         )
-        pending = self.ask(*(("HKEYS", f"{TAG}:pend:{c}") for c in CLIENTS))
+        pending = self.ask(*(("ZRANGE", f"{TAG}:pend:{c}", "0", "-1") for c in CLIENTS))
         for client, ids in zip(CLIENTS, pending, strict=True):
             assert set(ids) == {sent for sent, receipts in self.owed.items() if receipts[client] == ""}
 

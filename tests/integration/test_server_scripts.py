@@ -202,7 +202,7 @@ async def test_a_send_with_the_same_id_is_appended_once(link):
     args = (*RETENTION, "id1", 60000, "sender", "t", "hello", 1, "", server.slot, "c\nnobody")
     assert [await link.eval(load("send"), 0, *args) for _ in range(3)] == [1, 0, 0]
     assert await link.command(0, "XLEN", f"{{im:0}}:log:{server.slot}") == 1
-    assert await link.command(0, "HLEN", "{im:0}:pend:c") == 1
+    assert await link.command(0, "ZCARD", "{im:0}:pend:c") == 1
     channel = (*RETENTION, "id2", 60000, "sender", "t", "hello", "room")
     await link.eval(load("join"), 0, *RETENTION, server.slot, "c", "room")
     assert [await link.eval(load("send_chan"), 0, *channel) for _ in range(2)] == [1, 0]

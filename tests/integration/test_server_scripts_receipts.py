@@ -59,6 +59,19 @@ async def test_those_who_ack_or_go_together_share_one_entry(link):
     assert await link.command(0, "KEYS", "{im:0}:rp:*") == [], "nothing is owed any more"
 
 
+async def test_an_ack_looks_at_what_it_covers_and_decides_a_bounded_number(link):
+    await link.command(0, "SADD", "{im:0}:online", "c", "d")
+    for n in range(700):
+        await send(link, f"m{n}", {5: ["c"] if n else ["c", "d"]})
+    calls = [await link.eval(load("ack"), 0, *RETENTION, "c", lo, hi, "d", 0, 1) for lo, hi in [(600, 650), (0, 640)]]
+    assert calls == [[650, 0], [-1, -1]]
+    assert await link.command(0, "ZCARD", "{im:0}:pend:c") == 150
+    assert await link.eval(load("ack"), 0, *RETENTION, "c", 0, 640, "d", 0, 1) == [50, 0]
+    assert await link.command(0, "ZRANGE", "{im:0}:pend:c", 0, 0) == [b"m650"]
+    told = [(message_id, to) for message_id, receivers, _ in await receipts(link) for to in receivers]
+    assert len(told) == len(set(told)) == 651
+
+
 async def test_receipts_of_another_groups_outbox_are_delivered_together_and_once(link):
     args = (*RETENTION, HOME, "id", "a\nb", "sender", "o", "t", "p")
     assert [await link.eval(load("receipt"), 0, *args) for _ in range(3)] == [1, 0, 0]

@@ -109,5 +109,5 @@ end
 return {
   'ok', client, meta, last, start, recovered,
   fresh and {} or redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
-  fresh and 0 or redis.call('HLEN', T .. ':pend:' .. client), others,
+  fresh and 0 or redis.call('ZCARD', T .. ':pend:' .. client), others,
 }

@@ -90,7 +90,7 @@ end
 -- end: so those of one message go together.
 local decided = {}
 local function decide(client, id, status)
-  if redis.call('HDEL', T .. ':pend:' .. client, id) == 0 then return end
+  if redis.call('ZREM', T .. ':pend:' .. client, id) == 0 then return end
   redis.call('ZREM', T .. ':due', id .. '\n' .. client)
   local kind = id .. status
   if not decided[kind] then
@@ -161,7 +161,7 @@ local function offline(client, slot, meta)
     past(client, spans)
     redis.call('DEL', T .. ':ch:' .. client)
   end
-  local pend = redis.call('HKEYS', T .. ':pend:' .. client)
+  local pend = redis.call('ZRANGE', T .. ':pend:' .. client, 0, -1)
   for i = 1, #pend do
     if i <= enough then
       decide(client, pend[i], 'o')

@@ -49,7 +49,7 @@ if #slots > 0 then
     local asked = receipt and '1' or '0'
     write(slot, ids[i], ns[i], #payload, 'm', id, 'f', sender, 't', kind, 'r', asked, 'c', texts[i], 'p', payload)
     for _, client in ipairs(waiting[i]) do
-      redis.call('HSET', T .. ':pend:' .. client, id, int(ns[i]))
+      redis.call('ZADD', T .. ':pend:' .. client, int(ns[i]), id)
       redis.call('ZADD', T .. ':due', int(now_ms() + retain + 10000), id .. '\n' .. client)
     end
     pending = pending + #waiting[i]
