@@ -78,6 +78,14 @@ async def test_a_handshake_whose_reply_was_lost_is_answered_again_and_recorded_o
     assert await server.close(7) == 1 and await server.close(7) == 0
 
 
+@pytest.mark.parametrize("since", [("-", "0-0"), ("1", "0-0")])
+async def test_a_position_that_is_not_believed_is_not_believed_when_asked_again_either(link, since):
+    server = await Client(link, "b1").start()
+    token = await server.mint()
+    first = await server.connect(7, token, since)
+    assert first[5] == 0 and await server.connect(7, token, since) == first
+
+
 async def test_of_two_servers_with_one_token_one_gets_it(link):
     servers = [await Client(link, f"b{n}").start() for n in range(8)]
     token = await servers[0].mint()

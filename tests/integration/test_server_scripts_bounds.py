@@ -80,6 +80,26 @@ async def test_many_that_go_at_once_without_grace_go_at_the_next_sweep(link, scr
     assert await offline_events(link) == Counter(n.encode() for n in names)
 
 
+async def test_a_server_that_starts_again_and_again_leaves_a_bounded_number_of_marks(link):
+    now = int((await link.command(None, "TIME"))[0]) * 1000
+    before = [x for n in range(999) for x in (f"old{n}", now - 1000 + n)]
+    for group, key in ((None, "{im}:fenced"), (0, "{im:0}:ended")):
+        await link.command(group, "HSET", key, *before)
+    for n in range(5):
+        await link.eval(load("beat"), None, "s", f"b{n}", 1, "{}", "", 0)
+        await link.eval(load("reclaim"), 0, f"b{n}", 100, 0, *RETENTION, "0")
+    await link.eval(load("fence"), None, "s", "b4", 0)
+    for group, key in ((None, "{im}:fenced"), (0, "{im:0}:ended")):
+        marks = set(await link.command(group, "HKEYS", key))
+        assert len(marks) == 1000 and {b"b%d" % n for n in range(5)} <= marks
+        assert {b"old0", b"old3", b"old4"} & marks == {b"old4"}, "the oldest go"
+    yesterday = now - 86_500_000
+    await link.command(None, "HSET", "{im}:fenced", "b0", yesterday, "b1", yesterday)
+    await link.eval(load("beat"), None, "s", "b5", 1, "{}", "", 0)
+    await link.eval(load("beat"), None, "s", "b6", 1, "{}", "", 0)
+    assert not {b"b0", b"b1"} & set(await link.command(None, "HKEYS", "{im}:fenced"))
+
+
 async def test_memberships_for_replays_are_bounded_by_the_newest(link):
     await online(link, ["c"], chans=1100)
     rooms = [f"room{n}" for n in range(1100)]

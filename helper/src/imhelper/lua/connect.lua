@@ -25,7 +25,7 @@ if known then
   if not value then return {'unknown'} end
   local ignored
   start, ignored, ignored, meta = parse_socket(value)
-  if since ~= '' and start == since then recovered = 1 end
+  if since ~= '' and since_inc == inc and start == since then recovered = 1 end
 else
   local value = redis.call('GET', T .. ':tok:' .. token)
   if not value then return {'unknown'} end

@@ -15,6 +15,22 @@ end
 
 local function int(x) return string.format('%d', x) end
 
+-- Mark a boot in a hash of boots that have ended. Marks are kept for a day, of a server that starts and dies again and again
+-- the newest thousand.
+local function mark_ended(key, boot)
+  local now, marks, oldest, first = now_ms(), redis.call('HGETALL', key), nil, math.huge
+  for i = 1, #marks, 2 do
+    local at = tonumber(marks[i + 1])
+    if at < now - 86400000 then
+      redis.call('HDEL', key, marks[i])
+    elseif at < first then
+      oldest, first = marks[i], at
+    end
+  end
+  if #marks >= 2000 and oldest then redis.call('HDEL', key, oldest) end
+  redis.call('HSET', key, boot, int(now))
+end
+
 -- "ms-n" -> ms, n as numbers
 local function split_id(id)
   local ms, n = string.match(id, '^(%d+)%-(%d+)$')
