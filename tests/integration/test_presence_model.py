@@ -350,14 +350,15 @@ class Presence(RuleBasedStateMachine):
     def each_receiver_yields_one_receipt(self) -> None:
         slot = slot_of("sender", SLOTS)
         found = Counter(
-            (f[1].decode(), f[3].decode(), f[7].decode())
+            (f[1].decode(), receiver.decode(), f[7].decode())
             for _, f in self.link.command(0, "XRANGE", f"{TAG}:log:{slot}", "-", "+")
             if f[0] == b"r"
+            for receiver in f[3].split(b"\n")
         )
         assert found == Counter(
             (sent, c, status) for sent, receipts in self.owed.items() for c, status in receipts.items() if status
         )
-        pending = self.ask(*(("HKEYS", f"{TAG}:pend:{c}") for c in CLIENTS))
+        pending = self.ask(*(("ZRANGE", f"{TAG}:pend:{c}", "0", "-1") for c in CLIENTS))
         for client, ids in zip(CLIENTS, pending, strict=True):
             assert set(ids) == {sent for sent, receipts in self.owed.items() if receipts[client] == ""}
 

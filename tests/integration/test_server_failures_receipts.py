@@ -66,7 +66,7 @@ async def test_each_receiver_yields_one_receipt_whatever_dies(redis_server, spaw
 
         async def told() -> bool:
             """The acks that were sent have reached Redis."""
-            return not any([await im._link.command(0, "HLEN", f"{{im:0}}:pend:{n}") for n in ("acked", "plain")])
+            return not any([await im._link.command(0, "ZCARD", f"{{im:0}}:pend:{n}") for n in ("acked", "plain")])
 
         await eventually(told)
         of_receivers.kill()
@@ -90,7 +90,7 @@ async def test_each_receiver_yields_one_receipt_whatever_dies(redis_server, spaw
 
         async def settled() -> bool:
             online = set(await im.get_client_list_by_online())
-            pending = [await im._link.command(0, "HLEN", f"{{im:0}}:pend:{n}") for n in everyone]
+            pending = [await im._link.command(0, "ZCARD", f"{{im:0}}:pend:{n}") for n in everyone]
             return "goes" not in online and not any(pending)
 
         await eventually(settled, 40)

@@ -78,6 +78,14 @@ async def test_a_handshake_whose_reply_was_lost_is_answered_again_and_recorded_o
     assert await server.close(7) == 1 and await server.close(7) == 0
 
 
+@pytest.mark.parametrize("since", [("-", "0-0"), ("1", "0-0")])
+async def test_a_position_that_is_not_believed_is_not_believed_when_asked_again_either(link, since):
+    server = await Client(link, "b1").start()
+    token = await server.mint()
+    first = await server.connect(7, token, since)
+    assert first[5] == 0 and await server.connect(7, token, since) == first
+
+
 async def test_of_two_servers_with_one_token_one_gets_it(link):
     servers = [await Client(link, f"b{n}").start() for n in range(8)]
     token = await servers[0].mint()
@@ -202,7 +210,7 @@ async def test_a_send_with_the_same_id_is_appended_once(link):
     args = (*RETENTION, "id1", 60000, "sender", "t", "hello", 1, "", server.slot, "c\nnobody")
     assert [await link.eval(load("send"), 0, *args) for _ in range(3)] == [1, 0, 0]
     assert await link.command(0, "XLEN", f"{{im:0}}:log:{server.slot}") == 1
-    assert await link.command(0, "HLEN", "{im:0}:pend:c") == 1
+    assert await link.command(0, "ZCARD", "{im:0}:pend:c") == 1
     channel = (*RETENTION, "id2", 60000, "sender", "t", "hello", "room")
     await link.eval(load("join"), 0, *RETENTION, server.slot, "c", "room")
     assert [await link.eval(load("send_chan"), 0, *channel) for _ in range(2)] == [1, 0]
@@ -243,6 +251,14 @@ async def test_a_log_stays_within_its_bytes_whatever_the_size_of_its_entries(lin
         if n % 50 == 0 or size > 50_000:
             assert await link.command(0, "MEMORY", "USAGE", f"{{im:0}}:log:{slot}", "SAMPLES", 0) <= limit
     assert await link.command(0, "XLEN", f"{{im:0}}:log:{slot}") * size > limit / 3
+
+
+async def test_the_newest_entries_stay_whatever_their_size(link):
+    """An accepted message must not vanish before anybody can have read it."""
+    for n in range(10):
+        await link.eval(load("send"), 0, 10000, 65536, 60000, f"m{n}", 60000, "s", "t", "x" * 60_000, 0, "", 5, "c")
+        log = await link.command(0, "XRANGE", "{im:0}:log:5", "-", "+")
+        assert [f[1] for _, f in log] == [b"m%d" % k for k in range(max(0, n - 3), n + 1)]
 
 
 async def test_members_are_counted_by_channel_and_slot_and_forgotten_at_zero(link):

@@ -141,26 +141,23 @@ def test_a_message_in_plain_mode_is_the_payload_and_nothing_else(message):
     assert opened(entries.plain_message(kind.encode(), payload)) == (opcode, payload)
 
 
-@given(IDS, IDS, MESSAGES, st.sampled_from(["d", "o"]))
-def test_receipts_in_both_modes(receiver, sender, message, status):
+@given(st.lists(IDS, min_size=1, max_size=4), IDS, MESSAGES, st.sampled_from(["d", "o"]))
+def test_receipts_in_both_modes(receivers, sender, message, status):
     kind, payload = encode_message(message)
-    fields = [
-        b"r",
-        MESSAGE_ID,
-        b"f",
-        receiver.encode(),
-        b"c",
-        sender.encode(),
-        b"s",
-        status.encode(),
-        b"t",
-        kind.encode(),
+    fields = [b"r", MESSAGE_ID, b"f", "\n".join(receivers).encode(), b"c", sender.encode(), b"s", status.encode()]
+    fields += [b"t", kind.encode(), b"p", payload]
+    frames, rest = [], entries.receipt_frames(b"7.1-1", POS, fields)
+    while rest:
+        size = int.from_bytes(rest[2:4], "big") + 4 if rest[1] == 126 else rest[1] + 2
+        frames.append(envelope(rest[:size]))
+        rest = rest[size:]
+    # Who comes back from between two must get the rest: only the last one says that all of the entry was given.
+    positions = ["7.1-1"] * (len(receivers) - 1) + [POS.decode()]
+    assert frames == [
+        {"t": "receipt", "id": MESSAGE_ID.decode(), "to": to, "pos": pos}
+        | {"status": {"d": "delivered", "o": "offline"}[status]}
+        for to, pos in zip(receivers, positions, strict=True)
     ]
-    fields += [b"p", payload]
-    assert envelope(entries.receipt_frame(POS, fields)) == {
-        **{"t": "receipt", "id": MESSAGE_ID.decode(), "to": receiver, "pos": POS.decode()},
-        "status": {"d": "delivered", "o": "offline"}[status],
-    }
     assert envelope(entries.plain_receipt(fields)) == {
         "content": as_json(message)["data"],
         "receipt": {"d": "delivered", "o": "user not online"}[status],

@@ -3,7 +3,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +11,8 @@ from imhelper.core.position import StreamId
 from imhelper.errors import RedisUnavailableError
 from imserver.lease import Fenced
 from imserver.presence import NOT_BEGUN, NOWHERE, Presence
-from imserver.state import Slot
+from imserver.socket import Socket
+from imserver.state import Member, Slot
 
 
 class Link:
@@ -25,6 +26,8 @@ class Link:
         self.away: set[int] = set()
         self.given_up = asyncio.Event()
         self.told: list[tuple[int, str]] = []
+        # What the next calls say is left.
+        self.left: list[int] = []
 
     async def eval(self, script: Any, group: int, *args: Any) -> Any:
         self.calls.append(script.name)
@@ -34,7 +37,7 @@ class Link:
         if script.name in self.refused or group in self.away:
             raise RedisUnavailableError("gone")
         self.told.append((group, script.name))
-        return [0] * ((len(args) - 3) // 3)
+        return [self.left.pop(0) if self.left else 0] * ((len(args) - 3) // 3)
 
 
 @pytest.fixture
@@ -58,6 +61,13 @@ def presence(link, slot):
     return Presence(hub)
 
 
+def entered(slot: Slot, floor: int) -> tuple[Socket, Member]:
+    """An envelope socket of `al`, which may ack what comes after `floor`."""
+    socket = Socket(cast(Any, None))
+    socket.envelope, socket.floor = True, floor
+    return socket, slot.enter(socket, b"al")
+
+
 async def test_receipts_are_told_before_the_place_that_they_lie_before(presence, link, slot):
     presence.ack(slot, b"al", 0, 9)
     await presence._positions()
@@ -73,6 +83,37 @@ async def test_no_place_is_told_while_a_receipt_before_it_is_not(presence, link,
     link.refused.clear()
     await presence._positions()
     assert link.calls == ["ack", "ack", "positions"]
+
+
+async def test_an_ack_that_covers_nothing_new_is_not_told(presence, link, slot):
+    socket, member = entered(slot, floor=4)
+    member.pending = 9
+    for hi in (3, 4):
+        presence.ack(slot, b"al", socket.floor, hi)
+    await presence.flush()
+    assert link.calls == []
+    link.left = [5, 0]
+    for hi in (6, 6, 5, 9, 9, 8):
+        presence.ack(slot, b"al", socket.floor, hi)
+        await presence.flush()
+    assert link.calls == ["ack", "ack"] and link.last[3:] == (b"al", 6, 9)
+    assert (socket.floor, member.pending) == (9, 0)
+
+
+async def test_what_is_too_much_for_one_call_is_told_until_it_is_done(presence, link, slot):
+    link.left = [-1, -1, 0]
+    presence.ack(slot, b"al", 0, 9)
+    await presence.flush()
+    assert link.calls == ["ack"] * 3 and link.last[3:] == (b"al", 0, 9) and presence.idle
+
+
+async def test_numbers_that_begin_again_below_are_acked_from_there(presence, link, slot):
+    """Redis lost writes while an ack was told: the reader went back to where the log ends now."""
+    socket, _ = entered(slot, floor=2)
+    presence.ack(slot, b"al", 2, 9)
+    slot.n = socket.floor = 2
+    await presence.flush()
+    assert socket.floor == 2
 
 
 async def test_a_sockets_end_is_told_after_its_receipts(presence, link, slot):

@@ -5,10 +5,12 @@ import asyncio
 from time import monotonic
 from typing import Any, cast
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imhelper.core.position import StreamId
+from imserver import fanout
 from imserver.entries import Fields
 from imserver.fanout import Fanout
 from imserver.gate import Pace
@@ -32,6 +34,7 @@ class Frames(Pipe):
         self.frames = rooms.pop(0) if rooms else 10**6
 
     def send(self, data: bytes) -> int:
+        assert self.frames > 0 or self.socket.live, "a replay wrote to a full buffer"
         self.frames -= 1
         if self.frames == 0:
             self.socket.paused = True
@@ -109,6 +112,10 @@ class World:
                     return
                 assert socket.paused, "not fed, and not waiting for room"
                 socket.pipe.drain()
+
+
+def receipts(*receivers: bytes) -> Fields:
+    return [b"r", b"i", b"f", b"\n".join(receivers), b"c", ME, b"s", b"d", b"t", b"j", b"p", b"5"]
 
 
 STEPS = st.lists(st.sampled_from(["msg", "other", "x", "y", "join x", "leave x", "join y", "leave y"]), max_size=60)
@@ -209,6 +216,19 @@ async def test_a_reader_that_is_behind_what_a_handshake_knew_changes_nothing(
     assert not world.gaps and socket.live
     assert [frame[2:] for frame in socket.frames] == wanted
     assert set(socket.member.chans or {}) == chans
+
+
+@given(st.lists(st.integers(1, 5), max_size=8), st.lists(st.integers(1, 4), max_size=20))
+async def test_the_receipts_of_an_entry_stop_at_a_full_buffer_and_go_on_after_it(counts, rooms):
+    world = World([receipts(*[b"r%d" % i for i in range(count)]) for count in counts])
+    socket = Replaying(world.slot, 0, len(counts), {}, list(rooms))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanout, "PIECE_BYTES", 1)
+        await world.feed(socket)
+    assert socket.live and not world.gaps and not world.replayer._midway
+    # No write is more than one frame, and none comes twice or is left out.
+    frame = b'\x81\x23{"content":5,"receipt":"delivered"}'
+    assert socket.pipe.out == [frame] * sum(counts)
 
 
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(0, 10))

@@ -66,10 +66,11 @@ def test_the_servers_settings_have_the_same_names_bounds_and_defaults_as_in_imse
 
 def _room(name: str) -> dict[str, str]:
     """Grace must be shorter than the retention, whatever is tried."""
-    base = {"IM_SERVER_NAME": "x", "IM_URL": "ws://x/ws"}
-    if name == "grace_seconds":
-        return base | {"IM_RETAIN_SECONDS": "86400"}
-    return base | ({"IM_GRACE_SECONDS": "0"} if name == "retain_seconds" else {})
+    others = {
+        "grace_seconds": {"IM_RETAIN_SECONDS": "86400"},
+        "retain_seconds": {"IM_GRACE_SECONDS": "0"},
+    }
+    return {"IM_SERVER_NAME": "x", "IM_URL": "ws://x/ws"} | others.get(name, {})
 
 
 def test_the_servers_settings_that_the_operator_does_not_set_itself_are_all_there():

@@ -97,7 +97,7 @@ class Server:
         for listening in public.sockets:
             listening.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)
         log.info("server %s listens on port %d, admin on %d", s.server_name, s.port, s.admin_port)
-        self._warn_of_files()
+        self._warn_of_little_room()
         try:
             return await self._serve()
         finally:
@@ -226,11 +226,14 @@ class Server:
                 log.warning("waiting for Redis: %s", error)
                 await asyncio.sleep(START_RETRY_SECONDS)
 
-    def _warn_of_files(self) -> None:
+    def _warn_of_little_room(self) -> None:
         wanted, room = self.settings.max_connections, self.hub.room.connections
         if room < wanted:
             text = "the limit of open files has room for %d connections, not for the %d of IM_MAX_CONNECTIONS"
             log.warning(text, room, wanted)
+        if self.settings.retain_bytes < 4 * self.settings.max_payload_bytes:
+            # The trim leaves four entries in any case.
+            log.warning("IM_RETAIN_BYTES is less than 4 times IM_MAX_PAYLOAD_BYTES: a few large messages fill a log")
 
     async def _warn_of_eviction(self) -> None:
         policy = await self.link.eviction_policy()

@@ -10,12 +10,12 @@ from typing import Any
 
 from . import frames
 
-__all__ = ["hello", "message_frame", "move", "number", "plain_message", "plain_receipt", "pong", "receipt_frame"]
+__all__ = ["hello", "message_frame", "move", "number", "plain_message", "plain_receipt", "pong", "receipt_frames"]
 
 # An entry is [id, fields]; fields is flat: name, value, ... The first name is the kind. Values by place:
 #   message   m ID  f SENDER  t TYPE  r RECEIPT  c RECEIVERS  p PAYLOAD
 #   channel   c ID  f SENDER  t TYPE  h CHAN  p PAYLOAD
-#   receipt   r ID  f RECEIVER  c SENDER  s d|o  t TYPE  p PAYLOAD
+#   receipts  r ID  f RECEIVERS  c SENDER  s d|o  t TYPE  p PAYLOAD
 #   join      j CHAN  c CLIENT        leave  l CHAN  c CLIENTS
 #   evict     e SID  c CLIENT         disconnect  d CLIENT  s REASON
 Fields = list[bytes]
@@ -45,7 +45,7 @@ def plain_message(kind: bytes, payload: bytes) -> bytes:
 
 
 def plain_receipt(fields: Fields) -> bytes:
-    """A receipt in plain mode, as ImCore's clients know it."""
+    """A receipt in plain mode, as ImCore's clients know it. It names no receiver: those of an entry are the same."""
     status = b"delivered" if fields[7] == b"d" else b"user not online"
     body = b'{"content":' + _data(fields[9], fields[11]) + b',"receipt":"' + status + b'"}'
     return frames.frame(frames.TEXT, body)
@@ -61,11 +61,16 @@ def message_frame(pos: bytes, fields: Fields) -> bytes:
     return frames.frame(frames.TEXT, head + chan + b',"data":' + _data(kind, payload) + tail)
 
 
-def receipt_frame(pos: bytes, fields: Fields) -> bytes:
-    """A `receipt` of envelope mode."""
-    status = b"delivered" if fields[7] == b"d" else b"offline"
-    body = b'{"t":"receipt","id":"' + fields[1] + b'","to":' + _text(fields[3])
-    return frames.frame(frames.TEXT, body + b',"status":"' + status + b'","pos":"' + pos + b'"}')
+def receipt_frames(before: bytes, pos: bytes, fields: Fields) -> bytes:
+    """The `receipt`s of an entry in envelope mode, one a receiver.
+
+    The last one alone has the entry's own position: a client that comes back from between two gets the rest.
+    """
+    head = b'{"t":"receipt","id":"' + fields[1] + b'","to":'
+    tail = b',"status":"' + (b"delivered" if fields[7] == b"d" else b"offline") + b'","pos":"'
+    *others, last = fields[3].split(b"\n")
+    found = [frames.frame(frames.TEXT, head + _text(to) + tail + before + b'"}') for to in others]
+    return b"".join([*found, frames.frame(frames.TEXT, head + _text(last) + tail + pos + b'"}')])
 
 
 def _object(value: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from . import entries
 from .entries import Fields, number
@@ -26,6 +26,8 @@ SLICE = 250
 VISIT = 32
 VISIT_BYTES = 65536
 VISIT_FRAMES = 2000
+# Of frames that are written many times to one socket, so many bytes at once.
+PIECE_BYTES = 65536
 # Visits to slots without channel messages, of which there may be many, before one with some has its turn.
 LIGHTS = 8
 
@@ -169,7 +171,8 @@ class Fanout:
             self._stats.received["receipt"] += 1
             member = slot.members.get(f[5])
             if member is not None:
-                written = self._write_receipt(slot, before, entry_id, f, member.sockets)
+                for socket in [s for s in member.sockets if s.live]:
+                    written += self.receipts(slot, before, entry_id, f, socket)
                 self._stats.delivered["receipt"] += written
         elif kind == b"j":
             slot.join(f[3], f[1], n)
@@ -223,20 +226,24 @@ class Fanout:
                         self._out.setdefault(socket, []).append(data)
         return len(fan)
 
-    def _write_receipt(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, sockets: Collection[Socket]) -> int:
-        written = 0
-        for socket in sockets:
-            if socket.live:
-                self._put(socket, self.receipt(slot, entry_id, f, socket), before)
-                written += 1
-        return written
+    def receipts(self, slot: Slot, before: bytes, entry_id: bytes, f: Fields, socket: Socket, done: int = 0) -> int:
+        """Write the receipts of an entry to one socket, without the first `done`, and return how many.
 
-    def receipt(self, slot: Slot, entry_id: bytes, f: Fields, socket: Socket) -> bytes:
-        """The frame of a receipt for one socket."""
-        self._stats.receipts["delivered" if f[7] == b"d" else "offline"] += 1
+        They are fewer than there are when the buffer of a plain one is full: each of them holds the payload.
+        """
+        count = f[3].count(b"\n") + 1
         if socket.envelope:
-            return entries.receipt_frame(self._incarnation[slot.group] + entry_id, f)
-        return entries.plain_receipt(f)
+            incarnation = self._incarnation[slot.group]
+            self._put(socket, entries.receipt_frames(incarnation + before, incarnation + entry_id, f), before)
+            written = count
+        elif count == 1:
+            self._put(socket, entries.plain_receipt(f), before)
+            written = 1
+        else:
+            self._write_gathered(slot)
+            written = _repeat(socket, entries.plain_receipt(f), count - done, before)
+        self._stats.receipts["delivered" if f[7] == b"d" else "offline"] += written
+        return written
 
     def message(self, slot: Slot, entry_id: bytes, f: Fields, socket: Socket) -> bytes:
         """The frame of a message or channel message for one socket."""
@@ -256,6 +263,16 @@ class Fanout:
         for socket in list(member.sockets) if member else ():
             if socket.sid == f[1]:
                 socket.close(4502, "too many sockets for this client")
+
+
+def _repeat(socket: Socket, frame: bytes, count: int, before: bytes) -> int:
+    """Write the same frame so many times, or until the buffer is full. Returns how often."""
+    done, most = 0, max(1, PIECE_BYTES // len(frame))
+    while done < count and not socket.paused:
+        some = min(most, count - done)
+        socket.send(frame * some, before)
+        done += some
+    return done
 
 
 def _write(sockets: Iterable[Socket], data: bytes, before: bytes) -> None:

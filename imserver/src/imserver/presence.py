@@ -16,7 +16,7 @@ from imhelper.errors import RedisUnavailableError
 
 from .lease import Fenced
 from .socket import OPEN, Socket
-from .state import Slot
+from .state import Member, Slot
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -81,6 +81,8 @@ class Presence:
 
     def ack(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
         """The receipts of a client for entries lo < n <= hi are true."""
+        if hi <= lo:
+            return
         acks = self._acks.setdefault(slot.group, {})
         known = acks.get((client, lo))
         acks[client, lo] = (hi if known is None else max(hi, known[0]), slot)
@@ -145,10 +147,11 @@ class Presence:
                 for (client, lo), (hi, slot) in batch:
                     self.ack(slot, client, lo, hi)
                 raise
-            for ((client, _), (hi, slot)), count in zip(batch, left, strict=True):
-                member = slot.members.get(client)
-                if member is not None and not count and member.pending <= hi:
-                    member.pending = 0
+            for ((client, lo), (hi, slot)), count in zip(batch, left, strict=True):
+                if count < 0:
+                    self.ack(slot, client, lo, hi)
+                elif (member := slot.members.get(client)) is not None:
+                    _settled(member, lo, hi, count)
 
     async def run_positions(self) -> None:
         """Once a second: tell where the plain sockets of each slot are, and let go of slots without clients."""
@@ -270,6 +273,16 @@ async def _each(groups: Iterable[int], work: Callable[[int], Awaitable[None]]) -
     errors = [error for error in done if isinstance(error, BaseException)]
     if errors:
         raise min(errors, key=lambda error: isinstance(error, RedisUnavailableError))
+
+
+def _settled(member: Member, lo: int, hi: int, left: int) -> None:
+    """Nothing up to hi is owed any more: who acks it again is not listened to, and need not be asked of Redis."""
+    if not left and member.pending <= hi:
+        member.pending = 0
+    for socket in member.sockets:
+        if lo <= socket.floor:
+            # Not past the cursor: it goes back when Redis loses writes, and numbers begin again below.
+            socket.floor = max(socket.floor, min(hi, member.slot.n))
 
 
 def _record(slot: Slot) -> list[Any]:

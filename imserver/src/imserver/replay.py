@@ -58,6 +58,8 @@ class Replayer:
         self._running: set[Slot] = set()
         self._signal = asyncio.Semaphore(0)
         self._pace = Pace(SCAN_RATE, SCAN_BURST)
+        # How many receipts of the entry after `at` a plain socket was given before its buffer was full.
+        self._midway: dict[Socket, int] = {}
         self.workers = workers
 
     def want(self, slot: Slot) -> None:
@@ -179,8 +181,18 @@ class Replayer:
     def _write(self, slot: Slot, socket: Socket, entry_id: bytes, n: int, f: Fields) -> bool:
         if n <= socket.at or socket.paused or socket.state != OPEN:
             return False
-        build = self._fanout.receipt if f[0] == b"r" else self._fanout.message
-        socket.send(build(slot, entry_id, f, socket), socket.at_id)
+        if f[0] == b"r":
+            return self._receipts(slot, socket, entry_id, n, f)
+        socket.send(self._fanout.message(slot, entry_id, f, socket), socket.at_id)
+        socket.at, socket.at_id = n, entry_id
+        return True
+
+    def _receipts(self, slot: Slot, socket: Socket, entry_id: bytes, n: int, f: Fields) -> bool:
+        done = self._midway.pop(socket, 0)
+        done += self._fanout.receipts(slot, socket.at_id, entry_id, f, socket, done)
+        if done <= f[3].count(b"\n"):
+            self._midway = {s: k for s, k in self._midway.items() if s.state == OPEN} | {socket: done}
+            return False
         socket.at, socket.at_id = n, entry_id
         return True
 

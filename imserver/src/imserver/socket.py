@@ -37,7 +37,8 @@ class Socket(asyncio.Protocol):
     """A client's connection.
 
     `at` is the number of the last entry written while it is not live; a live socket is where its slot's cursor is.
-    `floor` is the number after which everything was meant for it, `joined` the log's last number when it connected.
+    `floor` is the number after which everything was meant for it and is not acked, `joined` the log's last number when
+    it connected.
     `raw` is the connection itself. What is written goes to the kernel at once; what it does not take is `held` by the
     transport, and `safe` is the id of the entry before that. `answers` counts the bytes of answers to pings while it is
     paused; `early` holds what came before its time.

@@ -16,7 +16,7 @@ elseif cboot == boot then
 elseif ARGV[3] == '1' then
   if cboot then
     old = cboot
-    redis.call('HSET', T .. ':fenced', cboot, now)
+    mark_ended(T .. ':fenced', cboot)
   end
 elseif cboot then
   status = 'fenced'

@@ -17,7 +17,7 @@ for i = 5, #ARGV, 2 do
   if #gone > 0 then
     local clients = table.concat(gone, '\n')
     local _, n = append(slot, #clients, 'l', chan, 'c', clients)
-    for k = 1, #gone do past(gone[k], chan, joined[k], n) end
+    for k = 1, #gone do past(gone[k], {span(chan, joined[k], n)}) end
     removed = removed + #gone
   end
 end

@@ -16,7 +16,7 @@ local last = redis.call('HGET', T .. ':last', slot) or '0-0'
 local known = redis.call('HGET', T .. ':bs:' .. boot, n)
 local client, start, meta
 local recovered, others = 0, {}
--- Who comes online only now has no memberships and owes no receipts: both ended with its presence.
+-- Who comes online only now has no memberships and owes no receipts: both ended with its presence, or are about to.
 local fresh = false
 
 if known then
@@ -25,7 +25,7 @@ if known then
   if not value then return {'unknown'} end
   local ignored
   start, ignored, ignored, meta = parse_socket(value)
-  if since ~= '' and start == since then recovered = 1 end
+  if since ~= '' and since_inc == inc and start == since then recovered = 1 end
 else
   local value = redis.call('GET', T .. ':tok:' .. token)
   if not value then return {'unknown'} end
@@ -109,5 +109,5 @@ end
 return {
   'ok', client, meta, last, start, recovered,
   fresh and {} or redis.call('HGETALL', T .. ':ch:' .. client), redis.call('LRANGE', T .. ':past:' .. client, 0, -1),
-  fresh and 0 or redis.call('HLEN', T .. ':pend:' .. client), others,
+  fresh and 0 or redis.call('ZCARD', T .. ':pend:' .. client), others,
 }

@@ -18,4 +18,5 @@ else
   append(slot, #ARGV[6], 'd', client, 's', ARGV[6])
 end
 offline(client, slot, meta)
+tell()
 return #sockets / 2

@@ -7,10 +7,5 @@ if not current then return 0 end
 local boot, beat = string.match(current, '^(.-)\n(%d+)\n')
 if boot ~= ARGV[2] or beat ~= ARGV[3] then return 0 end
 redis.call('HDEL', key, ARGV[1])
-local now = now_ms()
-redis.call('HSET', T .. ':fenced', ARGV[2], int(now))
-local marks = redis.call('HGETALL', T .. ':fenced')
-for i = 1, #marks, 2 do
-  if tonumber(marks[i + 1]) < now - 86400000 then redis.call('HDEL', T .. ':fenced', marks[i]) end
-end
+mark_ended(T .. ':fenced', ARGV[2])
 return 1

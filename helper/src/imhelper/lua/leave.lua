@@ -1,14 +1,14 @@
 -- leave: a client leaves channels. ARGV: entries, bytes, ms, slot, client, chan, ... Returns how many were left.
 retention(ARGV[1], ARGV[2], ARGV[3])
-local slot, client, left = ARGV[4], ARGV[5], 0
+local slot, client, spans = ARGV[4], ARGV[5], {}
 for i = 6, #ARGV do
   local j = redis.call('HGET', T .. ':ch:' .. client, ARGV[i])
   if j then
     redis.call('HDEL', T .. ':ch:' .. client, ARGV[i])
     uncount(slot, client, ARGV[i])
     local _, n = append(slot, 0, 'l', ARGV[i], 'c', client)
-    past(client, ARGV[i], j, n)
-    left = left + 1
+    spans[#spans + 1] = span(ARGV[i], j, n)
   end
 end
-return left
+if #spans > 0 then past(client, spans) end
+return #spans

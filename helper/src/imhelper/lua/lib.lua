@@ -15,6 +15,22 @@ end
 
 local function int(x) return string.format('%d', x) end
 
+-- Mark a boot in a hash of boots that have ended. Marks are kept for a day, of a server that starts and dies again and again
+-- the newest thousand.
+local function mark_ended(key, boot)
+  local now, marks, oldest, first = now_ms(), redis.call('HGETALL', key), nil, math.huge
+  for i = 1, #marks, 2 do
+    local at = tonumber(marks[i + 1])
+    if at < now - 86400000 then
+      redis.call('HDEL', key, marks[i])
+    elseif at < first then
+      oldest, first = marks[i], at
+    end
+  end
+  if #marks >= 2000 and oldest then redis.call('HDEL', key, oldest) end
+  redis.call('HSET', key, boot, int(now))
+end
+
 -- "ms-n" -> ms, n as numbers
 local function split_id(id)
   local ms, n = string.match(id, '^(%d+)%-(%d+)$')
@@ -52,7 +68,8 @@ local function advance(slots)
 end
 
 -- Write an entry whose id is recorded already. XADD bounds the entries; time and bytes are looked at now and then: at each
--- 64th entry and at large ones, so that at most an eighth of the bytes comes between two looks.
+-- 64th entry and at large ones, so that at most an eighth of the bytes comes between two looks. The newest entries stay, however
+-- large they are: somebody may be about to read them.
 local function write(slot, id, n, size, ...)
   local key = T .. ':log:' .. slot
   redis.call('XADD', key, 'MAXLEN', cap < 1000 and '=' or '~', cap, id, ...)
@@ -60,7 +77,8 @@ local function write(slot, id, n, size, ...)
   if n % 64 == 0 or size + 100 > cap_bytes / 512 then
     local used = redis.call('MEMORY', 'USAGE', key) or 0
     if used > cap_bytes * 7 / 8 then
-      redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used))
+      local fit = math.floor(redis.call('XLEN', key) * cap_bytes * 0.75 / used)
+      redis.call('XTRIM', key, 'MAXLEN', math.max(fit, 4))
     end
   end
 end
@@ -73,25 +91,48 @@ local function append(slot, size, ...)
   return id, n
 end
 
--- Whoever removes a pending receipt decides it, and puts it on its way to the sender in the same step.
-local function decide(client, id, status)
-  if redis.call('HDEL', T .. ':pend:' .. client, id) == 0 then return end
-  redis.call('ZREM', T .. ':due', id .. '\n' .. client)
-  local key = T .. ':rp:' .. id
-  local m = redis.call('HMGET', key, 's', 'ss', 't', 'p')
-  if not m[1] then return end
-  if redis.call('HINCRBY', key, 'n', -1) <= 0 then redis.call('DEL', key) end
-  if m[2] ~= '' then
-    append(m[2], #m[4], 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
+-- Put receipts of one message and status on their way to its sender: one entry, however many receivers (joined by \n), for
+-- it holds the payload. `home` is the sender's slot, '' for a sender in another group.
+local function notify(home, id, receivers, sender, status, kind, payload)
+  if home ~= '' then
+    local size = #receivers + #payload
+    append(home, size, 'r', id, 'f', receivers, 'c', sender, 's', status, 't', kind, 'p', payload)
   else
-    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', client, 'c', m[1], 's', status, 't', m[3], 'p', m[4])
+    redis.call('XADD', T .. ':out', '*', 'r', id, 'f', receivers, 'c', sender, 's', status, 't', kind, 'p', payload)
   end
 end
 
--- Remember that a client was a member from after entry j until entry n, for replays.
-local function past(client, chan, j, n)
+-- Whoever removes a pending receipt decides it, and puts it on its way to the sender in the same script, by `tell` at its
+-- end: so those of one message go together.
+local decided = {}
+local function decide(client, id, status)
+  if redis.call('ZREM', T .. ':pend:' .. client, id) == 0 then return end
+  redis.call('ZREM', T .. ':due', id .. '\n' .. client)
+  local kind = id .. status
+  if not decided[kind] then
+    decided[kind] = {}
+    decided[#decided + 1] = {id, status, decided[kind]}
+  end
+  table.insert(decided[kind], client)
+end
+
+local function tell()
+  for _, one in ipairs(decided) do
+    local id, status, receivers = unpack(one)
+    local key = T .. ':rp:' .. id
+    local m = redis.call('HMGET', key, 's', 'ss', 't', 'p')
+    if m[1] then
+      if redis.call('HINCRBY', key, 'n', -#receivers) <= 0 then redis.call('DEL', key) end
+      notify(m[2], id, table.concat(receivers, '\n'), m[1], status, m[3], m[4])
+    end
+  end
+end
+
+-- Remember for replays where a client was a member: "j n chan" is from after entry j until entry n.
+local function span(chan, j, n) return j .. ' ' .. int(n) .. ' ' .. chan end
+local function past(client, spans)
   local key = T .. ':past:' .. client
-  redis.call('RPUSH', key, j .. ' ' .. int(n) .. ' ' .. chan)
+  redis.call('RPUSH', key, unpack(spans, math.max(1, #spans - 999)))
   redis.call('LTRIM', key, -1000, -1)
   redis.call('PEXPIRE', key, int(retain + 60000))
 end
@@ -117,6 +158,9 @@ local function event(kind, client, slot, meta)
 end
 
 -- The end of a client's presence: channels left, receipts decided, the offline event written. Once a client.
+-- `work` counts what that was, for scripts that end many; at `enough` (some 5 ms) they leave the rest to another call. Of one
+-- client's receipts what is more than that becomes due, for `sweep` to decide.
+local work, enough = 0, 500
 local function offline(client, slot, meta)
   redis.call('ZREM', T .. ':grace', client)
   redis.call('HDEL', T .. ':gm', client)
@@ -125,14 +169,23 @@ local function offline(client, slot, meta)
   local chans = redis.call('HGETALL', T .. ':ch:' .. client)
   if #chans > 0 then
     local _, n = split_id(redis.call('HGET', T .. ':last', slot) or '0-0')
+    local spans = {}
     for i = 1, #chans, 2 do
       uncount(slot, client, chans[i])
-      past(client, chans[i], chans[i + 1], n + 1)
+      spans[#spans + 1] = span(chans[i], chans[i + 1], n + 1)
     end
+    past(client, spans)
     redis.call('DEL', T .. ':ch:' .. client)
   end
-  local pend = redis.call('HKEYS', T .. ':pend:' .. client)
-  for i = 1, #pend do decide(client, pend[i], 'o') end
+  local pend = redis.call('ZRANGE', T .. ':pend:' .. client, 0, -1)
+  for i = 1, #pend do
+    if i <= enough then
+      decide(client, pend[i], 'o')
+    else
+      redis.call('ZADD', T .. ':due', int(now_ms()), pend[i] .. '\n' .. client)
+    end
+  end
+  work = work + 1 + #chans / 2 + math.min(#pend, enough)
   event('off', client, slot, meta)
 end
 
@@ -175,7 +228,7 @@ local function has_plain(client)
 end
 
 -- A socket of a client went away, a plain one at `pos`, another one with ''. The place of its last plain one is kept.
--- With the last socket grace starts, or presence ends at once when there is none.
+-- With the last socket grace starts, or presence ends at once when there is none; when too many go, at the next sweep.
 local function socket_gone(client, slot, meta, grace, pos)
   if pos ~= '' and not has_plain(client) then
     local kept = kept_place(client)
@@ -184,7 +237,7 @@ local function socket_gone(client, slot, meta, grace, pos)
   end
   if redis.call('HLEN', T .. ':sk:' .. client) > 0 then return end
   redis.call('DEL', T .. ':sk:' .. client)
-  if grace <= 0 then return offline(client, slot, meta) end
+  if grace <= 0 and work < enough then return offline(client, slot, meta) end
   redis.call('ZADD', T .. ':grace', int(now_ms() + grace), client)
   redis.call('HSET', T .. ':gm', client, slot .. '\n' .. meta)
 end

@@ -8,13 +8,7 @@
 local boot, grace = ARGV[1], tonumber(ARGV[3])
 retention(ARGV[4], ARGV[5], ARGV[6])
 redis.call('SREM', T .. ':boots', boot)
-local now = now_ms()
-if redis.call('HSETNX', T .. ':ended', boot, int(now)) == 1 then
-  local marks = redis.call('HGETALL', T .. ':ended')
-  for i = 1, #marks, 2 do
-    if tonumber(marks[i + 1]) < now - 86400000 then redis.call('HDEL', T .. ':ended', marks[i]) end
-  end
-end
+if redis.call('HEXISTS', T .. ':ended', boot) == 0 then mark_ended(T .. ':ended', boot) end
 redis.call('SADD', T .. ':dying', boot)
 local key = T .. ':bs:' .. boot
 local cursor, items = unpack(redis.call('HSCAN', key, ARGV[7], 'COUNT', ARGV[2]))
@@ -31,6 +25,7 @@ for i = 1, #items, 2 do
     socket_gone(client, slot, meta, grace, mode == 'p' and reported(boot, items[i], slot, start) or '')
   end
 end
+tell()
 local left = redis.call('HLEN', key)
 if left == 0 then
   redis.call('DEL', T .. ':bp:' .. boot, T .. ':wake:' .. boot)
