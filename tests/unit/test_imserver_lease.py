@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from imhelper._backend.common import Call
+from imhelper.errors import RedisUnavailableError
 from imserver.app import EXIT_FENCED, Server
 from imserver.lease import Fenced, LeaseKeeper
+from imserver.observer import Silent
 from imserver.settings import load_settings
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -69,6 +71,54 @@ async def test_beats_go_on_while_reclaims_and_orphans_wait_for_a_group(hub):
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class Part:
+    """A Redis Cluster of which one group does not answer: calls of it fail once the test gives them up."""
+
+    def __init__(self, away: int) -> None:
+        self.away = away
+        self.given_up = asyncio.Event()
+        self.fenced: list[str] = []
+        # By group: the boots that are taken back there.
+        self.reclaimed: dict[int, list[str]] = {}
+
+    async def eval(self, script: Any, group: int | None, *args: Any) -> Any:
+        await asyncio.sleep(0)
+        if script.name == "fence":
+            self.fenced.append(args[0])
+            return 1
+        assert script.name == "reclaim" and group is not None
+        if group == self.away:
+            await self.given_up.wait()
+            raise RedisUnavailableError("gone")
+        boot, batch = args[:2]
+        if batch > 1:
+            self.reclaimed.setdefault(group, []).append(boot)
+        return [1, 0, b"0"]
+
+    async def gather(self, calls: list[Call]) -> list[Any]:
+        return [[[b"orphan 1", b"orphan 2"], []] if c.group != self.away else RedisUnavailableError("") for c in calls]
+
+
+@pytest.mark.parametrize("away", [0, 15])
+async def test_the_dead_are_taken_back_in_all_groups_but_the_one_that_is_away(hub, away, monkeypatch):
+    monkeypatch.setattr("imserver.lease.STAGGER_SECONDS", 0)
+    hub.link = Part(away)
+    keeper = LeaseKeeper(hub, None)
+    hub.spawn(keeper._fence([Silent("s1", "dead 1", 7), Silent("s2", "dead 2", 7)]))
+    there = set(range(16)) - {away}
+
+    def all_of(boots: set[str]) -> bool:
+        return {group for group, seen in hub.link.reclaimed.items() if boots <= set(seen)} == there
+
+    await eventually(lambda: all_of({"dead 1", "dead 2"}), 20)
+    assert hub.link.fenced == ["s1", "s2"]
+    keeper._orphans = {b"orphan 1": -1000.0, b"orphan 2": -1000.0}
+    hub.spawn(keeper._adopt_orphans(0.0))
+    await eventually(lambda: all_of({"orphan 1", "orphan 2"}), 20)
+    hub.link.given_up.set()
+    await eventually(lambda: not keeper._looking)
 
 
 async def test_a_server_that_is_fenced_while_it_joins_ends_to_be_started_again(monkeypatch, caplog):

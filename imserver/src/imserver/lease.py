@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain
 from time import monotonic
@@ -19,6 +19,7 @@ from imhelper.core.topology import ACTIVE, DRAINING, FORMAT, Topology
 from imhelper.errors import RedisUnavailableError, TopologyError
 
 from . import __version__
+from .groups import each
 from .observer import Observer, Silent
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ __all__ = ["Fenced", "LeaseKeeper"]
 
 log = logging.getLogger(__name__)
 
+# Sockets a batch, and groups of a Redis Cluster at once: what others ask of Redis meanwhile goes between.
 RECLAIM_BATCH = 200
+RECLAIM_GROUPS = 4
 # Servers that see the same death go one after the other, so that mostly one does the work.
 STAGGER_SECONDS = 0.15
 
@@ -55,6 +58,7 @@ class LeaseKeeper:
         self._orphans: dict[bytes, float] = {}
         self._looked = 0.0
         self._looking = False
+        self._reclaiming = asyncio.Semaphore(RECLAIM_GROUPS)
         self.leases: dict[str, Lease] = {}
         hub.poke = self._poked.set
 
@@ -142,7 +146,7 @@ class LeaseKeeper:
             if replaced:
                 log.warning("this name was held by an earlier boot, whose sockets are reclaimed now")
                 # Beside the beats, as all reclaiming: a group may be out of reach for longer than a lease.
-                hub.spawn(self._reclaim_now([replaced.decode()]))
+                hub.spawn(self._reclaim([replaced.decode()]))
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
@@ -190,27 +194,28 @@ class LeaseKeeper:
             except RedisUnavailableError as error:
                 log.warning("fencing %s failed and is taken up again later: %s", dead.name, error)
                 return
-            await self._reclaim_now([dead.boot])
+            # Beside the next one's fencing: a group that is away must not hold that up.
+            self._hub.spawn(self._reclaim([dead.boot]))
 
-    async def _reclaim_now(self, boots: Iterable[str]) -> None:
-        """Reclaim, or leave it to whoever finds the orphans."""
+    async def _reclaim(self, boots: Sequence[str]) -> None:
+        """Take dead boots' sockets back, each group for itself; what can't be is left to whoever finds the orphans.
+
+        Safe to repeat.
+        """
+        try:
+            await each(range(self._hub.groups), lambda group: self._reclaim_in(group, boots))
+        except RedisUnavailableError as error:
+            log.warning("a reclaim stopped where Redis is away and is taken up again later: %s", error)
+
+    async def _reclaim_in(self, group: int, boots: Sequence[str]) -> None:
         for boot in boots:
-            try:
-                await self.reclaim(boot)
-            except RedisUnavailableError as error:
-                log.warning("a reclaim stopped and is taken up again later: %s", error)
-                return
-
-    async def reclaim(self, boot: str) -> None:
-        """Take a dead boot's sockets back, in bounded batches. Raises RedisUnavailableError; safe to repeat."""
-        for group in range(self._hub.groups):
-            # Markers first, everywhere: from then on the dead can write nothing.
+            # Markers first: from then on the dead can write nothing here.
             await self._reclaim_some(group, boot, 1, b"0")
-        for group in range(self._hub.groups):
-            left, cursor = 1, b"0"
-            while left:
-                left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
-                await asyncio.sleep(0)
+        async with self._reclaiming:
+            for boot in boots:
+                left, cursor = 1, b"0"
+                while left:
+                    left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
 
     async def _reclaim_some(self, group: int, boot: str, batch: int, cursor: bytes) -> tuple[int, bytes]:
         hub = self._hub
@@ -240,6 +245,6 @@ class LeaseKeeper:
             due = [b.decode() for b, since in self._orphans.items() if now - since >= hub.settings.lease_seconds]
             if due:
                 log.warning("%d boots without a lease are reclaimed", len(due))
-            await self._reclaim_now(due)
+            await self._reclaim(due)
         finally:
             self._looking = False
