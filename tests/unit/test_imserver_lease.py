@@ -2,13 +2,15 @@
 # Redis is stood in for by a link that answers beats and nothing else.
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imhelper._backend.common import Call
-from imhelper.errors import RedisUnavailableError
+from imhelper.core.topology import Limits, ServerEntry, Topology
+from imhelper.errors import RedisUnavailableError, TopologyError
 from imserver.app import EXIT_FENCED, Server
 from imserver.lease import Fenced, LeaseKeeper
 from imserver.observer import Silent
@@ -41,8 +43,11 @@ class Link:
 async def hub():
     jobs: list[asyncio.Task[None]] = []
     made = SimpleNamespace(
-        settings=SimpleNamespace(server_name="s0", lease_seconds=0.2, grace_seconds=1.0, url="ws://s0/ws"),
-        stats=SimpleNamespace(fenced=0, reclaims=0),
+        settings=SimpleNamespace(
+            server_name="s0", lease_seconds=0.2, grace_seconds=1.0, url="ws://s0/ws", slots=None, limits=Limits()
+        ),
+        stats=SimpleNamespace(fenced=0, reclaims=0, topology_refused=0),
+        learnt=asyncio.Event(),
         link=Link(),
         boot=BOOT,
         boot_raw=BOOT.encode(),
@@ -136,3 +141,43 @@ async def test_a_server_that_is_fenced_while_it_joins_ends_to_be_started_again(m
     monkeypatch.setattr(server.keeper, "beat", fenced)
     assert await server.run() == EXIT_FENCED
     assert "this server was fenced" in caplog.text
+
+
+SERVERS = (ServerEntry("s0", "ws://s0/ws"),)
+GOOD = Topology(epoch=5, slots=128, groups=16, servers=SERVERS, table=(0,) * 128)
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**json.loads(GOOD.to_json()), **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("record", "epoch", "reason"),
+    [
+        (changed(format=9), b"6", "format 9"),
+        (b'{"format":1}', b"6", "not readable"),
+        (b"\xff[", b"6", "not readable"),
+        (changed(slots=64, table=[0] * 64), b"6", "slots or groups"),
+        (changed(groups=1), b"6", "slots or groups"),
+        (GOOD.to_json().encode(), b"six\xff", "for an epoch"),
+    ],
+    ids=["far", "empty", "garbage", "slots", "groups", "epoch"],
+)
+def test_a_topology_that_cannot_be_served_by_is_refused_at_the_start_and_later_passed_over(
+    hub, caplog, record, epoch, reason
+):
+    keeper = LeaseKeeper(hub, None)
+    hub.topology = None
+    if "slots or groups" not in reason:
+        with pytest.raises(TopologyError, match=reason):
+            keeper._learn(record, epoch)
+    keeper._learn(GOOD.to_json().encode(), b"5")
+    assert (hub.topology, hub.stats.topology_refused) == (GOOD, 0)
+    caplog.clear()
+    keeper._learn(record, epoch)
+    assert (hub.topology, hub.stats.topology_refused) == (GOOD, 1)
+    assert keeper._epoch_seen == epoch.decode(errors="replace"), "Redis gives it once only, so that it is told once"
+    assert [r.levelname for r in caplog.records] == ["ERROR"] and reason in caplog.text
+    # A newer neighbouring release's, with fields that this one does not know, is as good as any.
+    keeper._learn(changed(format=2, unknown=1), b"7")
+    assert (hub.topology.epoch, hub.stats.topology_refused) == (7, 0)

@@ -14,7 +14,7 @@ from imhelper.core.leases import choose_server, live_names
 from imhelper.core.slots import group_of
 from imhelper.core.tokens import make_token
 from imhelper.core.topology import DRAINING
-from imhelper.errors import RedisUnavailableError
+from imhelper.errors import RedisUnavailableError, TopologyError
 
 from . import entries
 from .lease import Fenced, LeaseKeeper
@@ -139,7 +139,7 @@ async def tell_publisher(hub: Hub, keeper: LeaseKeeper) -> None:
         for lease in keeper.leases.values():
             if lease.boot != hub.boot:
                 await hub.link.eval(scripts.load("wake"), 0, lease.boot, "p", "")
-    except (RedisUnavailableError, Fenced) as error:
+    except (RedisUnavailableError, TopologyError, Fenced) as error:
         log.warning("the other servers could not be told: %r", error)
 
 

@@ -122,7 +122,7 @@ class LeaseKeeper:
             self._learn(record, epoch)
 
     async def beat(self) -> None:
-        """Renew the lease once. Raises RedisUnavailableError, Fenced, TopologyError."""
+        """Renew the lease once. Raises RedisUnavailableError, Fenced, and TopologyError as long as none is in force."""
         hub = self._hub
         reply = await self._call(False)
         lost = reply[0] == b"lost"
@@ -138,7 +138,7 @@ class LeaseKeeper:
             log.info("Redis answers")
         hub.redis_up = True
         self.leases = parse_leases(flat, int(now_ms))  # type: ignore[arg-type]
-        hub.epoch_in_redis = epoch.decode()
+        hub.epoch_in_redis = _text(epoch)
         if record:
             self._learn(record, epoch)
         if self._first:
@@ -161,15 +161,20 @@ class LeaseKeeper:
             await self._publish({n: at for n, at in self.leases.items() if n not in gone})
 
     def _learn(self, record: bytes, epoch: bytes) -> None:
-        topology = Topology.from_json(record, int(epoch))
+        """Put a topology in force. One that can't be is refused at the start, and passed over by a server that serves:
+        it needs no publisher, and a bad record must not end all servers at once. Raises TopologyError.
+        """
         hub, old = self._hub, self._hub.topology
-        self._epoch_seen = epoch.decode()
-        if hub.settings.slots is not None and hub.settings.slots != topology.slots:
-            raise TopologyError(
-                f"IM_SLOTS must be {topology.slots}, as the published topology has, not '{hub.settings.slots}'"
-            )
-        if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
-            raise TopologyError("the topology's slots or groups were changed under a running server")
+        self._epoch_seen = _text(epoch)
+        try:
+            topology = self._checked(record, epoch)
+        except TopologyError as error:
+            if old is None:
+                raise
+            hub.stats.topology_refused = 1
+            log.error("topology %s is passed over, that of epoch %d stays in force: %s", _text(epoch), old.epoch, error)
+            return
+        hub.stats.topology_refused = 0
         if topology.limits != hub.settings.limits and (old is None or old.limits != topology.limits):
             log.warning(
                 "this server's settings differ from the published limits, which helpers follow: %s", topology.limits
@@ -178,6 +183,17 @@ class LeaseKeeper:
         hub.learnt.set()
         hub.slots_count, hub.groups = topology.slots, topology.groups
         log.info("topology: epoch %d, servers %s", topology.epoch, ", ".join(s.name for s in topology.servers))
+
+    def _checked(self, record: bytes, epoch: bytes) -> Topology:
+        if not epoch.isdigit():
+            raise TopologyError(f"the topology in Redis has {_text(epoch)!r} for an epoch")
+        topology = Topology.from_json(record, int(epoch))
+        slots, old = self._hub.settings.slots, self._hub.topology
+        if slots is not None and slots != topology.slots:
+            raise TopologyError(f"IM_SLOTS must be {topology.slots}, as the published topology has, not '{slots}'")
+        if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
+            raise TopologyError("the topology's slots or groups were changed under a running server")
+        return topology
 
     async def _fence(self, silent: list[Silent]) -> None:
         alive = sorted(n for n in self.leases if n not in {s.name for s in silent})
@@ -248,3 +264,8 @@ class LeaseKeeper:
             await self._reclaim(due)
         finally:
             self._looking = False
+
+
+def _text(epoch: bytes) -> str:
+    """An epoch as it stands in Redis, where a foreign hand may have written anything."""
+    return epoch.decode(errors="replace")
