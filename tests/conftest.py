@@ -32,7 +32,9 @@ class SpawnRedis(Protocol):
 class SpawnImservers(Protocol):
     """Starts `number` imservers and waits until all are ready (or, with `ready=False`, not at all)."""
 
-    def __call__(self, number: int, redis_url: str, *, ready: bool = True, **settings: Setting) -> list[ImServer]: ...
+    def __call__(
+        self, number: int, redis_url: str, *, ready: bool = True, files: int | None = None, **settings: Setting
+    ) -> list[ImServer]: ...
 
 
 def _redis_flavours() -> list[str]:
@@ -107,11 +109,15 @@ def spawn_imservers(tmp_path: Path, processes: Callable[[Process], None]) -> Spa
     """
     count = 0
 
-    def spawn(number: int, redis_url: str, *, ready: bool = True, **settings: Setting) -> list[ImServer]:
+    def spawn(
+        number: int, redis_url: str, *, ready: bool = True, files: int | None = None, **settings: Setting
+    ) -> list[ImServer]:
         nonlocal count
         started = []
         for _ in range(number):
             server = ImServer(f"s{count}", redis_url, tmp_path, **settings)
+            if files is not None:
+                server.limit_files(files)
             count += 1
             processes(server)
             server.launch()

@@ -31,3 +31,33 @@ async def test_receipts_come_true_after_redis_lost_everything(redis_server, spaw
         await im.send_message("bo", "al", "after", receipt=True)
         assert await al.recv() == "after"
         assert await bo.recv() == '{"content":"after","receipt":"delivered"}'
+
+
+async def test_who_is_not_told_of_a_loss_yet_gets_nothing_to_go_on_from(redis_server, spawn_imservers):
+    # One is told at once, the next in ten seconds; what the others are given meanwhile must not hide the loss.
+    (server,) = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_DRAIN_RATE=0.1)
+    async with ImHelper(redis_server.url, timeout=15) as im, AsyncExitStack() as stack:
+        sockets = {}
+        for name in ("a", "b", "c"):
+            sockets[name] = await stack.enter_async_context(connected(server, im, name, envelope=True))
+            await im.join_chan(name, "room")
+            await im.send_chan_message("s", "room", "before")
+            assert (await sockets[name].recv_kind("msg"))["data"] == "before"
+        await asyncio.to_thread(redis_server.command, "FLUSHALL")
+        await eventually(lambda: server.metrics().get('imserver_disconnects_total{code="4002"}') == 1, 20)
+        untold = {name: s for name, s in sockets.items() if s.raw.close_code is None}
+        assert len(untold) == 2
+        name, socket = untold.popitem()
+        async with connected(server, im, name, envelope=True) as other:
+            await other.recv_kind("hello")
+            await im.send_message("s", name, "after")
+            assert (await other.recv_kind("msg"))["data"] == "after"
+        await socket.send_json({"t": "ping"})
+        frame = await socket.recv_json()
+        while frame.get("data") == "before":
+            frame = await socket.recv_json()
+        assert frame["t"] == "pong", "nothing of after the loss comes before it is told"
+        async with connected(server, im, name, envelope=True, since=frame["pos"]) as again:
+            assert (await again.recv_kind("hello"))["recovered"] is False
+        assert await socket.closed(40) == (4002, "Redis lost writes: reload")
+        await asyncio.to_thread(server.kill)

@@ -3,11 +3,16 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from imhelper import ImHelper
+from imserver.heard import RECEIVE_BYTES, SHARE_BYTES, TICK_SECONDS
+from imserver.room import OURS
 from tests.support.cluster import connected, token_for, url_on
 from tests.support.raw import CLOSE, PING, PONG, TEXT, UPGRADE, frame, raw, raw_socket, request
 from tests.support.waiting import eventually
@@ -133,3 +138,59 @@ async def test_large_payloads_pass_when_the_cluster_allows_them(redis_server, sp
                 for _ in range(2):
                     await im.send_message("s", "c", "x" * 1_500_000)
                     assert str(await socket.recv()).count("x") >= 1_500_000
+
+
+async def test_a_client_that_floods_is_read_slowly_and_nobody_waits_for_it(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_PING_SECONDS=2)
+    async with (
+        ImHelper(redis_server.url) as im,
+        connected(server, im, "good", envelope=True) as good,
+        raw_socket(await url_on(server, im, "evil"), envelope=True) as evil,
+    ):
+        ping = frame(TEXT, b'{"t":"ping"}')
+        answered, began = 0, monotonic()
+
+        async def ask() -> None:
+            while True:
+                await evil.send(ping * 1000)
+
+        async def hear() -> None:
+            nonlocal answered
+            while True:
+                answered += b'"pong"' in (await evil.frame(30)).payload
+
+        flood = [asyncio.create_task(ask()), asyncio.create_task(hear())]
+        await good.recv_kind("hello")
+        for n in range(20):
+            await im.send_message("s", "good", n)
+            assert (await good.recv_json())["data"] == n
+            await asyncio.sleep(0.1)
+        assert not any(task.done() for task in flood), "it is not closed for it"
+        # Its own kernel holds the rest. The server's clock gives it no more than this, however busy the machine is.
+        shares = (monotonic() - began) / TICK_SECONDS + 2
+        assert 0 < answered * len(ping) < shares * SHARE_BYTES + 4 * RECEIVE_BYTES
+        flood[0].cancel()
+        await im.send_message("s", "evil", "still there")
+        await eventually(lambda: server.metrics()['imserver_messages_delivered_total{kind="message"}'] == 21)
+        flood[1].cancel()
+
+
+async def test_connections_that_ask_for_nothing_keep_nobody_out(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, files=OURS + 100, IM_MAX_CONNECTIONS=50)
+    async with ImHelper(redis_server.url) as im, AsyncExitStack() as stack:
+        for _ in range(300):
+            await stack.enter_async_context(raw(server.port))
+        for n in range(50):
+            await stack.enter_async_context(connected(server, im, f"c{n}"))
+        async with raw(server.port) as one_more:
+            await one_more.send(request(f"/ws?token={await token_for(im, 'c50')}"))
+            assert (await one_more.response()).status == 503
+        assert server.admin_get("/healthz")[0] == 200
+        assert server.metrics()["imserver_connections"] == 50
+        assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < OURS + 100
+
+
+async def test_a_server_that_may_open_few_files_takes_fewer_and_says_so(redis_server, spawn_imservers):
+    [server] = await asyncio.to_thread(spawn_imservers, 1, redis_server.url, files=1024)
+    assert server.metrics()["imserver_max_connections"] == 720
+    assert "room for 720 connections, not for the 18000 of IM_MAX_CONNECTIONS" in server.output

@@ -41,6 +41,10 @@ class ImServer(Process):
         texts = {key: str(value) for key, value in env.items()}
         super().__init__(name, [sys.executable, "-m", "imserver"], folder / f"{name}.log", texts)
 
+    def limit_files(self, files: int) -> None:
+        """From its next start on it may open so many files, by its soft and hard limit."""
+        self.arguments = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *self.arguments]
+
     @property
     def url(self) -> str:
         """The public URL that the topology gives for this server (`IM_URL`)."""

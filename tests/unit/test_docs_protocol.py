@@ -4,7 +4,7 @@
 import re
 
 from imhelper.core.ids import ID_MAX_BYTES
-from imserver import drain, handshake, hub
+from imserver import drain, handshake, heard, hub
 from imserver.socket import FRAME_MAX, HEAD_MAX
 from tests.support import docs
 
@@ -17,7 +17,9 @@ def _sources(folder: str, suffix: str) -> str:
 
 
 def test_every_close_code_of_the_server_is_documented():
-    closes = re.findall(r"close(?:_all)?\((?:self, )?([14]\d{3})\b", _sources("imserver/src/imserver", "py"))
+    closes = re.findall(
+        r"(?:close(?:_all)?|Misspoken)\((?:self, )?([14]\d{3})\b", _sources("imserver/src/imserver", "py")
+    )
     assert {int(code) for code in closes} >= {1007, 1012, 4000, 4001, 4002, 4500, 4501, 4502}
     assert {int(code) for code in closes} - {1008} <= CODES  # 1008: the admin port, which has no WebSockets
 
@@ -39,6 +41,7 @@ def test_every_refusal_is_documented():
 def test_the_limits_are_the_codes():
     assert f"{FRAME_MAX:,} bytes" in TEXT and FRAME_MAX == 4096
     assert f"{HEAD_MAX // 1024} KiB of request" in TEXT
+    assert f"{heard.SHARE_BYTES / heard.TICK_SECONDS / 1024:g} KiB a second" in TEXT
     assert f"1 to {ID_MAX_BYTES} bytes" in TEXT
     assert f"within {hub.PATIENCE_SECONDS:g} s" in TEXT
     assert f"({drain.TOKEN_MS // 1000} s)" in TEXT

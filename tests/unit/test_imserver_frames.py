@@ -13,6 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from imserver import frames
+from imserver.heard import Heard
 from imserver.socket import CLOSING, ENDING, FRAME_MAX, OPEN, Socket
 from imserver.unusual import Unusual
 from imserver.wheel import Wheel
@@ -28,6 +29,7 @@ class Hub:
         self.codes: list[int] = []
         self.slow = 0
         self.buffer_bytes = 1000
+        self.heard = Heard()
 
     def left(self, socket: Socket, code: int) -> None:
         self.codes.append(code)
@@ -55,9 +57,9 @@ class Recorder(Socket):
         self.texts: list[bytes] = []
         self.binaries = 0
 
-    def _text(self, payload: bytes) -> None:
+    def _text(self, payload: bytes) -> bytes:
         self.texts.append(payload)
-        super()._text(payload)
+        return super()._text(payload)
 
     def _binary(self) -> None:
         self.binaries += 1

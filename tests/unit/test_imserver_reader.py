@@ -110,3 +110,25 @@ async def test_a_backlog_of_any_size_comes_in_replies_of_a_few_megabytes(payload
         await reader._read(connection)
     assert max(logs.sizes) <= max(READ_BYTES, payload)
     assert all(ids == [b"1-%d" % (n + 1) for n in range(500 + entries)] for ids in logs.got.values())
+
+
+async def test_a_canary_that_came_back_leaves_no_lag(monkeypatch: pytest.MonkeyPatch):
+    sent: list[str] = []
+
+    async def eval_(script: Any, group: int, *args: Any) -> int:
+        sent.append(args[2])
+        return 1
+
+    stats = SimpleNamespace(reader_lag=0.0)
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", link=SimpleNamespace(eval=eval_), stats=stats)
+    hub.settings = SimpleNamespace(max_payload_bytes=65536)
+    now = 1000.0
+    monkeypatch.setattr("imserver.reader.monotonic", lambda: now)
+    reader = Reader(hub, 0)
+    for fraction in (0.12345649, 0.12345651, 0.99999999):
+        now = round(now) + 1 + fraction
+        await reader._send_canary()
+        now += 0.5
+        assert reader.lag == pytest.approx(0.5, abs=1e-5)
+        reader._wake_entry(b"c", sent[-1].encode())
+        assert reader.lag == 0

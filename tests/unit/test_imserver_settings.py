@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from imhelper.core.topology import Limits
 from imhelper.errors import SettingError
 from imserver.settings import Settings, load_settings, unknown_settings
+from tests.support.authority import Authority
 
 BASE = {"IM_SERVER_NAME": "s1", "IM_URL": "ws://h:6001/ws"}
 # Variable → (values that are refused, values that are taken with what they become).
@@ -27,8 +28,11 @@ CASES: dict[str, tuple[list[str], list[tuple[str, object]]]] = {
             "h/ws",
             "ws:///ws",
             "wss//h/ws",
+            *("ws://h:port/ws", "ws://h:0/ws", "ws://h:65536/ws", "ws://:6001/ws", "ws://[::1/ws", "ws://[::g]/ws"),
+            *('ws://h"/ws', "ws://h/é/ws", "ws://h/%zz/ws", "ws://h{ordinal}/ws", "ws://u:p@h/ws", "ws://h\udcff/ws"),
+            *("ws://[1:2]/ws", "ws://ü/ws", "ws://h/" + "x" * 3000 + "/ws"),
         ],
-        [("ws://h/ws", "ws://h/ws"), ("wss://h:1/a/b/0/ws", "wss://h:1/a/b/0/ws")],
+        [(u, u) for u in ("ws://h/ws", "wss://h:1/a/b/0/ws", "ws://[::1]:6001/ws", "wss://a-b.c_d/~x/%20+;=/ws")],
     ),
     "IM_PORT": (["0", "-1", "65536", "x", "1.5", "1e3", " 80", "80\n", "٨", "9" * 5000], [("1", 1), ("65535", 65535)]),
     "IM_ADMIN_PORT": (["0", "-1", "65536", "x"], [("9601", 9601)]),
@@ -47,8 +51,11 @@ CASES: dict[str, tuple[list[str], list[tuple[str, object]]]] = {
     "IM_LOG_LEVEL": (["trace", "10"], [("DEBUG", "debug")]),
     "IM_LOG_FORMAT": (["xml"], [("JSON", "json")]),
     "IM_ALLOWED_ORIGINS": (
-        ["example.org", "https://a/b", "ws://a", "https://a https://b", "https://"],
-        [("https://A, http://b:80", ("https://a", "http://b:80")), ("*", ()), ("https://a,*", ())],
+        ["example.org", "https://a/b", "ws://a", "https://a https://b", "https://", "https://h:99999", "https://u@h"],
+        [
+            ("https://A, http://b:80", ("https://a", "http://b:80")),
+            *(("*", ()), ("https://a,*", ()), ("https://[::1]:8443", ("https://[::1]:8443",))),
+        ],
     ),
     "IM_SLOTS": (
         ["8", "15", "1025", "2048", "x", "-64", " 64", "6_4", "+64", "64.0", "٦٤"],
@@ -56,7 +63,7 @@ CASES: dict[str, tuple[list[str], list[tuple[str, object]]]] = {
     ),
     "IM_TOPOLOGY": (["auto", "kubernetes"], [("Operator", "operator")]),
     "IM_REDIS_PASSWORD_FILE": (["/nonexistent/file", "/"], []),
-    "IM_REDIS_CA_FILE": (["/nonexistent/file"], []),
+    "IM_REDIS_CA_FILE": (["/nonexistent/file", __file__], []),
     "IM_REDIS_CERT_FILE": (["/nonexistent/file"], []),
     "IM_REDIS_KEY_FILE": (["/nonexistent/file"], []),
 }
@@ -117,6 +124,8 @@ def test_a_bad_redis_url_is_refused_by_the_variables_name_without_its_secrets(ur
     with_secret = url.replace("://", "://joe:hunter2@") if "://" in url and "unix" not in url else url
     text = refused({"IM_REDIS_URL": with_secret})
     assert "IM_REDIS_URL" in text and "redis_url" not in text
+    shown = f"it begins with {url.partition(':')[0]}://, and the rest" if "://" in url else "it"
+    assert text.endswith(f"; {shown} is not shown, for it may hold a password")
     assert "hunter2" not in text and "joe" not in text
 
 
@@ -125,10 +134,21 @@ def test_grace_must_be_shorter_than_retention_and_certificate_and_key_come_toget
     assert "not '10'" in refused({"IM_RETAIN_SECONDS": "5"})
     file = tmp_path / "x"
     file.write_text("x")
-    assert refused({"IM_REDIS_CERT_FILE": str(file)}) == "IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together"
-    files = {f"IM_REDIS_{name}_FILE": str(file) for name in ("CERT", "KEY", "PASSWORD")}
-    loaded = load_settings(BASE | files | {"IM_REDIS_URL": "rediss://h"})
-    assert loaded.redis_cert_file == loaded.redis_password_file == str(file)
+    text = refused({"IM_REDIS_CERT_FILE": str(file)})
+    assert text == f"IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together, not '{file}' and None"
+    assert load_settings(BASE | {"IM_REDIS_PASSWORD_FILE": str(file)}).redis_password_file == str(file)
+    file.write_bytes(b"\xff")
+    assert "a readable file of UTF-8, not" in refused({"IM_REDIS_PASSWORD_FILE": str(file)})
+
+
+def test_files_that_hold_no_certificates_are_refused(tmp_path):
+    authority = Authority(tmp_path / "authority")
+    (cert, key), (_, other) = authority.sign("a", "a"), authority.sign("b", "b")
+    base = {"IM_REDIS_URL": "rediss://h", "IM_REDIS_CA_FILE": authority.ca, "IM_REDIS_CERT_FILE": cert}
+    assert load_settings(BASE | base | {"IM_REDIS_KEY_FILE": key}).redis_key_file == key
+    for wrong in (other, cert, __file__):
+        text = refused(base | {"IM_REDIS_KEY_FILE": wrong})
+        assert text.endswith(f"must be a certificate and its key in PEM, not {cert!r} and {wrong!r}")
 
 
 def test_the_defaults_are_the_contracts():
@@ -157,11 +177,13 @@ def test_a_host_whose_name_is_no_server_name_must_set_one(monkeypatch):
 @pytest.mark.parametrize("url", ["redis://h", "redis+sentinel://h/m", "redis+cluster://h", "unix:///s", None])
 @pytest.mark.parametrize("names", [("CA",), ("CERT", "KEY")])
 def test_certificates_without_tls_stop_the_start(tmp_path, url, names):
-    file = tmp_path / "x"
-    file.write_text("x")
-    files = {f"IM_REDIS_{name}_FILE": str(file) for name in names}
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.sign("a", "a")
+    paths = {"CA": authority.ca, "CERT": cert, "KEY": key}
+    files = {f"IM_REDIS_{name}_FILE": paths[name] for name in names}
     text = refused(files | ({"IM_REDIS_URL": url} if url else {}))
-    assert text == f"IM_REDIS_{names[0]}_FILE needs TLS: IM_REDIS_URL must begin with rediss:// or rediss+"
+    begin = f"IM_REDIS_{names[0]}_FILE, which is {paths[names[0]]!r}, needs TLS"
+    assert text == f"{begin}: IM_REDIS_URL must begin with rediss:// or rediss+"
     for good in ("rediss://h", "rediss+sentinel://h/m", "rediss+cluster://h", "valkeys://h"):
         load_settings(BASE | files | {"IM_REDIS_URL": good})
 

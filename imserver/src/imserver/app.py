@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from socket import SO_RCVBUF, SOL_SOCKET
 from time import monotonic
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from imhelper.errors import RedisUnavailableError
 
 from .admin import start_admin
 from .drain import GOING_AWAY, TableDrain, drain, tell_publisher
+from .heard import RECEIVE_BYTES, TICK_SECONDS
 from .hub import PATIENCE_SECONDS, Hub
 from .janitor import Janitor
 from .lease import Fenced, LeaseKeeper
@@ -92,7 +94,10 @@ class Server:
             s.admin_port, make_registry(self.hub, lambda: self.readers), self.problems, self.unready
         )
         public = await loop.create_server(lambda: Socket(self.hub), None, s.port, backlog=4096)
+        for listening in public.sockets:
+            listening.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BYTES)
         log.info("server %s listens on port %d, admin on %d", s.server_name, s.port, s.admin_port)
+        self._warn_of_files()
         try:
             return await self._serve()
         finally:
@@ -138,6 +143,8 @@ class Server:
             ("patience", lambda: self._turn(PATIENCE_SECONDS / self.hub.patience.size, self._lose_patience)),
             ("pings", lambda: self._turn(self.settings.ping_seconds / self.hub.pings.size, self._ping)),
             ("loop check", self._check_loop),
+            ("losses", self.hub.losses.run),
+            ("heard", lambda: self._turn(TICK_SECONDS, self.hub.heard.tick)),
         ):
             self._start(name, work)
         joined = asyncio.get_running_loop().create_task(self._join())
@@ -218,6 +225,12 @@ class Server:
             except RedisUnavailableError as error:
                 log.warning("waiting for Redis: %s", error)
                 await asyncio.sleep(START_RETRY_SECONDS)
+
+    def _warn_of_files(self) -> None:
+        wanted, room = self.settings.max_connections, self.hub.room.connections
+        if room < wanted:
+            text = "the limit of open files has room for %d connections, not for the %d of IM_MAX_CONNECTIONS"
+            log.warning(text, room, wanted)
 
     async def _warn_of_eviction(self) -> None:
         policy = await self.link.eviction_policy()

@@ -24,10 +24,13 @@ from .fanout import Fanout
 from .frames import PING_FRAME
 from .gate import Gate
 from .handshake import UNAUTHORIZED, Refusal, Wanted
+from .heard import Heard
 from .inquiry import Inquiry
+from .losses import Losses
 from .presence import NOT_BEGUN, NOWHERE, Presence
 from .recording import record
 from .replay import Replayer
+from .room import Room, open_files
 from .settings import Settings
 from .socket import ADMITTING, OPEN, READING, Socket
 from .state import Intervals, Slot
@@ -63,6 +66,9 @@ class Hub:
         self.boot = secrets.token_hex(8)
         self.boot_raw = self.boot.encode()
         # At least one message of the largest size always fits, or each such message would end a socket.
+        self.room: Room[Socket] = Room(settings.max_connections, open_files(settings.max_connections))
+        self.heard = Heard()
+        self.losses = Losses(settings.drain_rate)
         self.buffer_bytes = max(settings.buffer_bytes, settings.max_payload_bytes + 4096)
         self.topology: Topology | None = None
         # The epoch that Redis held at the last beat; empty when it holds no topology (any more).
@@ -172,7 +178,7 @@ class Hub:
             return DRAINING
         if not self.ready or not self.redis_up:
             return NOT_READY
-        if self.open_count + self._handshakes >= self.settings.max_connections:
+        if self.open_count + self._handshakes >= self.room.connections:
             return FULL
         return BUSY if self._handshakes >= ADMIT_MAX else None
 
@@ -318,13 +324,6 @@ class Hub:
         # Those that wait for the cursor, which has just passed them by.
         self.replayer.want(slot)
         self.writes_lost(slot.group)
-
-    async def tell_loss(self, group: int) -> None:
-        """Redis lost writes: envelope clients are told by 4002, at the drain rate; plain ones can't be told."""
-        sockets = [s for s in self.connected if s.state == OPEN and s.envelope and s.member.slot.group == group]
-        for socket in sockets:
-            socket.close(4002, "Redis lost writes: reload")
-            await asyncio.sleep(1 / self.settings.drain_rate)
 
     async def _scan(self, slot: Slot, after: bytes, upto: bytes, count: int) -> list[tuple[bytes, Fields]]:
         reply = await self.link.command(slot.group, "XRANGE", slot.key, b"(" + after, upto, "COUNT", count)

@@ -71,7 +71,7 @@ class ServerCollector(Collector):
                 max([stats.reader_lag, *(r.lag for r in self._readers())]),
             ),
             "imserver_draining": ("1 while this server sends its clients away", int(hub.draining)),
-            "imserver_max_connections": ("IM_MAX_CONNECTIONS", hub.settings.max_connections),
+            "imserver_max_connections": ("Open WebSockets at the most", hub.room.connections),
             "imserver_loop_lag_seconds": ("How late the event loop was at its last check", stats.loop_lag),
         }
         for name, (text, value) in gauges.items():

@@ -215,7 +215,8 @@ class Reader:
             await asyncio.sleep(CANARY_SECONDS)
 
     async def _send_canary(self) -> None:
-        sent = monotonic()
+        # As it comes back: a difference in the last digit would pass for a canary that is still under way.
+        sent = round(monotonic(), 6)
         try:
             written = await self._hub.link.eval(scripts.load("wake"), self.group, self._hub.boot, "c", f"{sent:.6f}")
         except RedisUnavailableError:
@@ -248,10 +249,10 @@ class Reader:
         self._alive_at = asked
         if known and incarnation != known:
             log.warning("group %d: Redis lost writes; incarnation %s", self.group, incarnation.decode())
+            hub.losses.of(self.group, hub.connected)
             for slot, last in zip(slots, lasts, strict=True):
                 _rewind(slot, last)
             hub.incarnation[self.group] = incarnation + b"."
-            hub.spawn(hub.tell_loss(self.group))
         elif not known:
             hub.incarnation[self.group] = incarnation + b"."
 

@@ -102,7 +102,7 @@ class Replayer:
             chunk = await self._scan(slot, lowest.at_id, upto, count)
             size = sum(len(f[-1]) for _, f in chunk) // max(1, len(chunk)) + 100
             count = max(8, min(1000, CHUNK_BYTES // size))
-            ready = [s for s in ready if s.state == OPEN and not s.live]
+            ready = [s for s in ready if s in slot.waiting]
             if not chunk:
                 # The log ends before where it must end: it was trimmed to nothing, or lost.
                 for socket in ready:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 from imhelper.core.ids import check_prefix
 from imhelper.core.redis_url import parse_redis_url
@@ -15,6 +17,12 @@ from imhelper.errors import SettingError
 
 __all__ = ["Settings", "load_settings", "unknown_settings"]
 
+# Of RFC 3986 what a WebSocket's URL may hold (RFC 6455, section 3), without user and query; a host in Punycode.
+_URL = re.compile(
+    r"wss?://(?:[A-Za-z0-9._-]+|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*/ws"
+)
+_ORIGIN = re.compile(r"https?://(?:[^/\s,:?#@\[\]]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
@@ -110,9 +118,20 @@ def _slots(text: str) -> int:
 def _origins(text: str) -> tuple[str, ...]:
     # Browsers write scheme and host in lower case (RFC 6454, section 6.1).
     origins = tuple(o.strip().lower() for o in text.split(",") if o.strip())
-    if any(o != "*" and not re.fullmatch(r"https?://[^/\s,]+", o) for o in origins):
-        raise ValueError
+    for origin in (o for o in origins if o != "*"):
+        found = _ORIGIN.fullmatch(origin)
+        if found is None or not 1 <= int(found["port"] or 80) <= 65535:
+            raise ValueError
     return () if "*" in origins else origins
+
+
+def _url(text: str) -> str:
+    found = _URL.fullmatch(text)
+    if found is None or not 1 <= int(found["port"] or 80) <= 65535 or len(text) > 2048:
+        raise ValueError
+    if found["v6"]:
+        IPv6Address(found["v6"])
+    return text
 
 
 def _file(text: str) -> str:
@@ -120,17 +139,27 @@ def _file(text: str) -> str:
         return text
 
 
-_FILE = ("the path of a readable file", _file)
+def _text_file(text: str) -> str:
+    with open(text, encoding="utf-8") as file:
+        file.read()
+    return text
+
+
+def _authorities(text: str) -> str:
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
+    return text
+
+
 _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
     "redis_url": ("a URL", str),
     "redis_username": ("a user name", str),
-    "redis_password_file": _FILE,
-    "redis_ca_file": _FILE,
-    "redis_cert_file": _FILE,
-    "redis_key_file": _FILE,
+    "redis_password_file": ("the path of a readable file of UTF-8", _text_file),
+    "redis_ca_file": ("the path of a readable file of certificates in PEM", _authorities),
+    "redis_cert_file": ("the path of a readable file", _file),
+    "redis_key_file": ("the path of a readable file", _file),
     "prefix": ("1 to 128 bytes without braces and control characters", check_prefix),
     "server_name": _matching("1 to 63 letters, digits, '-', '_' or '.'", _NAME.pattern),
-    "url": _matching("a URL like ws://host:6001/ws", r"wss?://[^\s?#]+/ws"),
+    "url": ("a URL like ws://host:6001/ws", _url),
     "port": _whole(1, 65535),
     "admin_port": _whole(1, 65535),
     "max_connections": _whole(1, 1000000),
@@ -168,6 +197,8 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
             continue
         allowed, parse = _RULES[name]
         try:
+            # A variable that is no UTF-8 has surrogates in it.
+            text.encode()
             values[name] = parse(text)
         except (ValueError, OSError):
             raise SettingError(f"{variable} must be {allowed}, not {text!r}") from None
@@ -176,18 +207,44 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
         redis = parse_redis_url(settings.redis_url)
     except SettingError as error:
         # It says what is wrong without the URL, which may hold a password.
-        raise SettingError(str(error).replace("redis_url", "IM_REDIS_URL")) from None
+        shown = _without_secrets(settings.redis_url)
+        raise SettingError(f"{str(error).replace('redis_url', 'IM_REDIS_URL')}; {shown}") from None
     if settings.grace_seconds >= settings.retain_seconds:
         raise SettingError(
             f"IM_GRACE_SECONDS must be less than IM_RETAIN_SECONDS ({settings.retain_seconds:g}), "
             f"not '{settings.grace_seconds:g}'"
         )
-    if (settings.redis_cert_file is None) != (settings.redis_key_file is None):
-        raise SettingError("IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together")
-    for name in ("redis_ca_file", "redis_cert_file", "redis_key_file"):
-        if name in values and not redis.tls:
-            raise SettingError(f"IM_{name.upper()} needs TLS: IM_REDIS_URL must begin with rediss:// or rediss+")
+    _check_certificates(settings, redis.tls)
     return _with_names(settings)
+
+
+def _check_certificates(settings: Settings, tls: bool) -> None:
+    cert, key = settings.redis_cert_file, settings.redis_key_file
+    if (cert is None) != (key is None):
+        raise SettingError(f"IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be set together, not {cert!r} and {key!r}")
+    for name in ("redis_ca_file", "redis_cert_file", "redis_key_file"):
+        path = getattr(settings, name)
+        if path is not None and not tls:
+            raise SettingError(
+                f"IM_{name.upper()}, which is {path!r}, needs TLS: IM_REDIS_URL must begin with rediss:// or rediss+"
+            )
+    if cert is not None:
+        try:
+            # A key with a passphrase would be asked for on a terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: "")
+        except OSError:
+            raise SettingError(
+                "IM_REDIS_CERT_FILE and IM_REDIS_KEY_FILE must be a certificate and its key in PEM, "
+                f"not {cert!r} and {key!r}"
+            ) from None
+
+
+def _without_secrets(url: str) -> str:
+    """What may be told of a Redis URL that could not be read: anything behind its scheme may be a password."""
+    scheme, found, _ = url.partition("://")
+    if found and re.fullmatch("[a-z+]{1,20}", scheme):
+        return f"it begins with {scheme}://, and the rest is not shown, for it may hold a password"
+    return "it is not shown, for it may hold a password"
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:

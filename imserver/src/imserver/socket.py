@@ -4,7 +4,6 @@ A quiet socket keeps nothing of its handshake; a parser for unusual frames is ma
 from __future__ import annotations
 
 import asyncio
-import json
 from socket import AF_INET, SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, cast
 
@@ -12,9 +11,10 @@ from websockets.exceptions import InvalidMessage
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from imhelper.core.position import parse_position
+from imhelper.core.position import Position
 
 from . import entries, frames, handshake
+from .commands import PING, Misspoken, understand
 from .unusual import Unusual
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ __all__ = ["FRAME_MAX", "Socket"]
 
 # What a client may send in one message, in bytes; more closes with 1009.
 FRAME_MAX = 4096
-HEAD_MAX = 65536
+HEAD_MAX = 16384
 HEAD_END = b"\r\n\r\n"
+# Of no log, for Redis's begin with the seconds of its clock.
+NO_INCARNATION = b"0."
 
 READING, ADMITTING, OPEN, CLOSING, ENDING = range(5)
 
@@ -119,10 +121,15 @@ class Socket(asyncio.Protocol):
         self.transport.set_write_buffer_limits(self.hub.buffer_bytes, self.hub.buffer_bytes // 4)
         self.bucket = self.hub.patience.add(self)
         self.hub.connected.add(self)
+        leaving = self.hub.room.come(self, len(self.hub.connected))
+        if leaving is not None:
+            self.hub.stats.handshakes["full"] += 1
+            leaving.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client, at whatever state."""
         self.alive = True
+        self.hub.heard.add(self.transport, len(data))
         if self.state == OPEN:
             self._frames(data)
         elif self.state == READING:
@@ -156,6 +163,7 @@ class Socket(asyncio.Protocol):
         self.raw.detach()
         self.hub.patience.remove(self, self.bucket)
         self.hub.connected.discard(self)
+        self.hub.room.spoke(self)
         self.state = ENDING
         self.head = self.parser = None
 
@@ -209,6 +217,7 @@ class Socket(asyncio.Protocol):
             return
         self.envelope = wanted.envelope
         self.state = ADMITTING
+        self.hub.room.spoke(self)
         self.at = 0
         if upgrade:
             self.head = None
@@ -238,19 +247,21 @@ class Socket(asyncio.Protocol):
     # Frames.
 
     def _frames(self, data: bytes) -> None:
+        answers: list[bytes] = []
         if self.parser is None:
             at = 0
             for opcode, payload, after in frames.short_frames(data):
                 at = after
                 if opcode == frames.TEXT:
-                    self._text(payload)
+                    answers.append(self._text(payload))
                 elif opcode == frames.PING:
-                    self._answer(frames.frame(frames.PONG, payload))
+                    answers.append(frames.frame(frames.PONG, payload))
                 elif opcode == frames.BINARY:
                     self._binary()
                 if self.state != OPEN:
                     break
             if at == len(data):
+                self._answer(answers)
                 return
             data = data[at:]
             self.parser = Unusual(FRAME_MAX)
@@ -262,20 +273,21 @@ class Socket(asyncio.Protocol):
             self._binary()
         for text in read.texts:
             if self.state == OPEN:
-                self._text(text)
+                answers.append(self._text(text))
         if self.state == OPEN:
-            if read.out:
-                self._answer(read.out)
+            answers.append(read.out)
+            self._answer(answers)
             if read.closed is not None:
                 # What a client may name as it likes is not told apart: neither in counts nor by what follows from it.
                 self._leave(read.closed if read.closed < 3000 else 3000)
         if read.closed is not None:
             self._end()
 
-    def _answer(self, data: bytes) -> None:
+    def _answer(self, answers: list[bytes]) -> None:
         """Write what a client asked for. One that asks and asks but does not read is too slow, in a replay too."""
-        if self.answers > self.hub.buffer_bytes:
-            # It is closed as soon as the loop has a turn; a read brings megabytes of questions before that.
+        data = b"".join(answers)
+        if not data or self.state != OPEN or self.answers > self.hub.buffer_bytes:
+            # Over its bound it is closed as soon as the loop has a turn.
             return
         self.send(data, self.reached)
         if self.paused:
@@ -287,33 +299,30 @@ class Socket(asyncio.Protocol):
         if self.envelope:
             self.close(4501, "binary frames are not part of the protocol")
 
-    def _text(self, payload: bytes) -> None:
+    def _text(self, payload: bytes) -> bytes:
+        """Do what a client says, and return the answer, if it gets one."""
         try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            self.close(1007, "text must be UTF-8")
-            return
-        if not self.envelope:
-            return
-        try:
-            command = json.loads(text)
-            kind = command.get("t") if isinstance(command, dict) else None
-        except (ValueError, RecursionError):
-            kind = None
-        if kind == "ping":
-            self._answer(entries.pong(self.position()))
-        elif kind == "ack" and isinstance(command.get("pos"), str):
-            pos = parse_position(command["pos"])
-            if pos is None:
-                self.close(4501, "the position of an ack is not readable")
-            else:
-                self.hub.acked_by_client(self, pos)
-        else:
-            self.close(4501, "only ack and ping may be sent")
+            said = understand(payload, self.envelope)
+        except Misspoken as error:
+            self.close(error.code, error.reason)
+            return b""
+        if isinstance(said, Position):
+            self.hub.acked_by_client(self, said)
+        return entries.pong(self.position()) if said == PING else b""
 
     def position(self) -> bytes:
-        """POS: everything up to it was written to this socket."""
-        return self.hub.incarnation[self.member.slot.group] + self.reached
+        """POS: everything up to it was written to this socket. A muted one gets none that it could go on from."""
+        return (NO_INCARNATION if self.muted else self.hub.incarnation[self.member.slot.group]) + self.reached
+
+    @property
+    def muted(self) -> bool:
+        """Whether it is out of the flow, and only its close is left to come."""
+        return not self.live and self not in self.member.slot.waiting
+
+    def mute(self) -> None:
+        """Out of the flow for good: it stays where it is."""
+        self.at, self.at_id = self.written, self.reached
+        self.member.slot.mute(self)
 
     def go_live(self) -> None:
         """Join the live flow: everything up to the slot's cursor was written."""

@@ -117,8 +117,8 @@ class Slot:
         for chan in member.chans or ():
             self._add(chan, socket)
 
-    def exit(self, socket: Socket) -> None:
-        """Take a socket out of every index."""
+    def mute(self, socket: Socket) -> None:
+        """Take a socket out of the flow, live or waiting. It stays a socket of its client."""
         member = socket.member
         if socket.live:
             socket.live = False
@@ -128,6 +128,11 @@ class Slot:
             if member.live == 0:
                 member.chans = None
         self.waiting.discard(socket)
+
+    def exit(self, socket: Socket) -> None:
+        """Take a socket out of every index."""
+        member = socket.member
+        self.mute(socket)
         self.stalled.discard(socket)
         member.sockets.remove(socket)
         if not socket.envelope:
