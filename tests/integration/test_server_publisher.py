@@ -2,6 +2,9 @@
 # The publisher's term is 15 s; a dead publisher must not hold the table up for that long.
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from imhelper import ImHelper
 from tests.conftest import SpawnImservers
@@ -42,6 +45,35 @@ async def test_a_server_that_is_ready_is_in_the_table(redis_server: RedisServer,
                 return len((await im.topology()).servers) == expected
 
             await eventually(all_are_listed, what=f"a table of {number} servers")
+
+
+@pytest.mark.parametrize("field", ["record", "epoch"])
+async def test_a_topology_that_cannot_be_read_is_written_anew(
+    redis_server: RedisServer, spawn_imservers: SpawnImservers, field: str
+):
+    servers = await asyncio.to_thread(spawn_imservers, 2, redis_server.url, IM_LEASE_SECONDS=1)
+    async with ImHelper(redis_server.url) as im:
+
+        async def both() -> bool:
+            return len((await im.topology()).servers) == 2
+
+        await eventually(both, what="a table of both")
+        good = await im.topology()
+        changes = {"record": '{"format":9}', "epoch": str(good.epoch + 1)} if field == "record" else {"epoch": "none"}
+        redis_server.command("HSET", "{im}:topo", *[x for change in changes.items() for x in change])
+        written: set[object] = {change.encode() for change in changes.values()}
+
+        def another() -> bool:
+            found: Any = redis_server.command("HMGET", "{im}:topo", "epoch", "record")
+            return written.isdisjoint(found)
+
+        async def read_by_helpers() -> bool:
+            return (await im.topology()).epoch > good.epoch + 1
+
+        await eventually(another, what="another one in Redis")
+        await eventually(read_by_helpers, what="the new one at helpers")
+        assert (await im.topology()).table == good.table
+        assert all(server.running for server in servers)
 
 
 def _published(output: str) -> bool:

@@ -2,6 +2,7 @@
 # A server never does most of this in order; Redis must hold the line whatever the order is.
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.scripts import load
 from imhelper.core.slots import slot_of
 from imhelper.core.tokens import make_token
+from imserver.recording import record
 
 RETENTION = (10000, 1 << 24, 60000)
 
@@ -39,10 +41,17 @@ class Client:
         return token
 
     async def connect(
-        self, n: int, token: str, since: tuple[str, str] = ("", ""), max_sockets: int = 16, mode: str = "e"
+        self,
+        n: int,
+        token: str,
+        since: tuple[str, str] = ("", ""),
+        max_sockets: int = 16,
+        mode: str = "e",
+        deadline: tuple[int, ...] = (),
     ) -> list[Any]:
         reply: list[Any] = await self.link.eval(
-            *(load("connect"), 0, self.boot, n, token, self.slot, mode, *since, max_sockets, *RETENTION, self.inc)
+            *(load("connect"), 0, self.boot, n, token, self.slot, mode, *since, max_sockets, *RETENTION, self.inc),
+            *deadline,
         )
         return reply
 
@@ -65,6 +74,28 @@ class Client:
 
     async def events(self) -> list[bytes]:
         return [fields[1] for _, fields in await self.link.command(0, "XRANGE", "{im:0}:ev", "-", "+")]
+
+
+async def test_a_handshake_after_its_deadline_records_nothing_and_uses_nothing_up(link):
+    server = await Client(link, "b1").start()
+    token = await server.mint()
+    seconds, micros = await link.command(None, "TIME")
+    now = int(seconds) * 1000 + int(micros) // 1000
+    word, told = await server.connect(7, token, deadline=(now - 1,))
+    assert word == b"late" and now <= int(told) < now + 60_000
+    assert not await server.online() and await link.command(0, "HLEN", "{im:0}:bs:b1") == 0
+    assert (await server.connect(7, token, deadline=(now + 60_000,)))[0] == b"ok"
+    # Asked again after a lost reply: on record is on record.
+    assert (await server.connect(7, token, deadline=(now - 1,)))[0] == b"ok"
+
+
+async def test_a_clock_that_another_node_has_refuses_no_handshake(link):
+    server = await Client(link, "b1").start()
+    args = (server.slot, "e", "", "", 16, *RETENTION, server.inc)
+    for number, ahead in enumerate((-86_400_000, 0, 86_400_000)):
+        now = time.time() * 1000 - ahead
+        reply = await record(link, lambda: now, 0, "b1", number, await server.mint(), *args)  # noqa: B023
+        assert reply[0] == b"ok", ahead
 
 
 async def test_a_handshake_whose_reply_was_lost_is_answered_again_and_recorded_once(link):

@@ -98,3 +98,34 @@ async def test_servers_that_publish_their_own_table_do_not_obey_its_echo(redis_s
     async with ImHelper(redis_server.url) as im, open_socket(await url_on(first, im, "c"), envelope=True) as socket:
         await socket.recv_kind("hello")
         assert (await asyncio.to_thread(first.admin_get, "/readyz"))[0] == 200
+
+
+async def test_a_record_that_no_release_near_can_read_ends_no_running_server(redis_server, spawn_imservers):
+    operator = Operator(redis_server.url)
+    await operator.publish({})
+    [server] = await asyncio.to_thread(
+        spawn_imservers, 1, redis_server.url, IM_TOPOLOGY="operator", IM_LEASE_SECONDS=1, IM_DRAIN_TIMEOUT_SECONDS=1
+    )
+    await operator.publish({server.name: (server.url, ACTIVE)})
+    async with ImHelper(redis_server.url) as im, open_socket(await im.prev_connect_server("client")) as socket:
+        good = await eventually(lambda: server.metrics()["imserver_topology_epoch"])
+        redis_server.command("HSET", "{im}:topo", "record", '{"format":9}', "epoch", "9999999999999")
+        await eventually(lambda: server.metrics()["imserver_topology_refused"] == 1)
+        beats = [int(redis_server.command("HGET", "{im}:servers", server.name).split(b"\n")[1])]
+        await eventually(
+            lambda: int(redis_server.command("HGET", "{im}:servers", server.name).split(b"\n")[1]) > beats[0] + 10
+        )
+        assert server.ready() and server.metrics()["imserver_topology_epoch"] == good
+        assert server.output.count("topology 9999999999999 is passed over") == 1
+        # One that starts can't know better, and says why.
+        [other] = spawn_imservers(1, redis_server.url, ready=False, IM_TOPOLOGY="operator")
+        assert await other.wait_async() == 1
+        assert "imserver: the topology in Redis has format 9" in other.output
+        operator.old = replace(operator.old, epoch=9999999999999) if operator.old else None
+        await operator.publish({server.name: (server.url, ACTIVE)})
+        await eventually(lambda: server.metrics()["imserver_topology_refused"] == 0)
+        await im.send_message("s", "client", "still here")
+        assert await socket.recv() == "still here"
+        redis_server.command("HSET", "{im}:topo", "record", '{"format":9}', "epoch", "99999999999999")
+        assert await server.stop_async() == 0
+    assert "Traceback" not in server.output

@@ -1,4 +1,5 @@
-# A TCP proxy before a Redis that can go silent: nothing is closed, nothing comes any more, as behind a dead firewall.
+# A TCP proxy before a Redis that can go silent: nothing is closed, nothing comes any more, as behind a dead firewall;
+# or late, as when a network that was parted is whole again.
 # It runs in the test's own loop; what it is silent about is chosen by a word that a connection has said.
 
 import asyncio
@@ -7,12 +8,19 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """`swallows` is the word: of connections that said it nothing passes. `deafens`: their answers don't."""
+    """`swallows` is the word: of connections that said it nothing passes. `deafens`: their answers don't.
+
+    `holds`: what they say from then on passes once `released` is set, even if they have ended meanwhile. `answered` is
+    set when Redis has answered to that.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.swallows: bytes | None = None
         self.deafens: bytes | None = None
+        self.holds: bytes | None = None
+        self.released = asyncio.Event()
+        self.answered = asyncio.Event()
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,6 +46,14 @@ class Proxy:
             while data := await source.read(65536):
                 if note is not None:
                     note += data
+                if self.holds is not None and self.holds in said:
+                    if note is None and self.released.is_set():
+                        self.answered.set()
+                    elif note is not None:
+                        await self.released.wait()
+                        sink.write(data)
+                        await self.answered.wait()
+                        continue
                 silent = silent or (self.swallows is not None and self.swallows in said)
                 silent = silent or (note is None and self.deafens is not None and self.deafens in said)
                 if not silent:

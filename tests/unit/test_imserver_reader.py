@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from imhelper.core.position import StreamId
-from imserver.reader import Reader
+from imserver.reader import READ_BYTES, Reader
 from imserver.state import Slot
 
 
@@ -24,6 +24,7 @@ async def test_a_slot_that_comes_while_a_wake_is_under_way_is_not_forgotten():
         return 1
 
     hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", link=SimpleNamespace(eval=eval_))
+    hub.settings = SimpleNamespace(max_payload_bytes=65536)
     hub.spawn = lambda job: jobs.append(asyncio.create_task(job))
     reader = Reader(hub, 0)
     reader.wake()
@@ -50,6 +51,7 @@ async def test_where_a_read_costs_or_brings_much_there_are_fewer(slots: int, new
     fanout = SimpleNamespace(busy=False, offer=lambda slot, batch: None)
     held = {n: Slot(n, 0, b"log:%d" % n, StreamId(0, 0)) for n in range(slots)}
     hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", slots=held, fanout=fanout)
+    hub.settings = SimpleNamespace(max_payload_bytes=1000)
     reader = Reader(hub, 0)
 
     async def exchange(packed: bytes) -> list[Any]:
@@ -57,6 +59,57 @@ async def test_where_a_read_costs_or_brings_much_there_are_fewer(slots: int, new
 
     assert await reader._read(cast(Any, SimpleNamespace(exchange=exchange))) == (news > 0)
     assert reader._pause * 1000 == pytest.approx(milliseconds)
+
+
+class Logs:
+    """Slots' logs, read by the XREAD that a reader sends; notes how large the replies were."""
+
+    def __init__(self, slots: int, entries: int) -> None:
+        self.slots = {n: Slot(n, 0, b"log:%d" % n, StreamId(0, 0)) for n in range(slots)}
+        self.left: dict[bytes, int] = {slot.key: entries for slot in self.slots.values()}
+        self.got: dict[bytes, list[bytes]] = {key: [] for key in self.left}
+        self.payload = b""
+        self.sizes: list[int] = []
+        self.busy = False
+
+    async def exchange(self, packed: bytes) -> list[Any]:
+        words = packed.split(b"\r\n")[2::2]
+        count, streams = int(words[words.index(b"COUNT") + 1]), words[words.index(b"STREAMS") + 1 :]
+        reply: list[Any] = []
+        for key in streams[1 : len(streams) // 2]:
+            taken = min(count, self.left[key])
+            self.left[key] -= taken
+            first = len(self.got[key])
+            if taken:
+                ids = [b"1-%d" % (first + n + 1) for n in range(taken)]
+                reply.append([key, [[entry_id, [b"m", self.payload]] for entry_id in ids]])
+        assert reply or b"BLOCK" not in words or not sum(self.left.values()), "it would wait though there is more"
+        self.sizes.append(len(self.payload) * sum(len(ids) for _, ids in reply))
+        return reply
+
+    def offer(self, slot: Slot, batch: list[Any]) -> None:
+        self.got[slot.key] += [entry_id for entry_id, _ in batch]
+        slot.read = batch[-1][0]
+
+
+@pytest.mark.parametrize(("payload", "slots", "entries"), [(65536, 128, 40), (65536, 1, 1000), (16 << 20, 16, 3)])
+async def test_a_backlog_of_any_size_comes_in_replies_of_a_few_megabytes(payload: int, slots: int, entries: int):
+    logs = Logs(slots, 0)
+    hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", slots=logs.slots, fanout=logs)
+    hub.settings = SimpleNamespace(max_payload_bytes=payload)
+    reader, connection = Reader(hub, 0), cast(Any, logs)
+    # Much that is small comes first, in many streams; then nobody reads for a while, and large messages come together.
+    logs.left, logs.payload = dict.fromkeys(logs.left, 500), b"small"
+    while sum(logs.left.values()):
+        await reader._read(connection)
+    assert len(logs.sizes) < 16, "what is small comes many at a time"
+    reader._answered -= 1
+    logs.left, logs.payload = dict.fromkeys(logs.left, entries), bytes(payload)
+    logs.sizes.clear()
+    while sum(logs.left.values()):
+        await reader._read(connection)
+    assert max(logs.sizes) <= max(READ_BYTES, payload)
+    assert all(ids == [b"1-%d" % (n + 1) for n in range(500 + entries)] for ids in logs.got.values())
 
 
 async def test_a_canary_that_came_back_leaves_no_lag(monkeypatch: pytest.MonkeyPatch):
@@ -68,6 +121,7 @@ async def test_a_canary_that_came_back_leaves_no_lag(monkeypatch: pytest.MonkeyP
 
     stats = SimpleNamespace(reader_lag=0.0)
     hub: Any = SimpleNamespace(tag=lambda group: "{im:0}", boot="boot", link=SimpleNamespace(eval=eval_), stats=stats)
+    hub.settings = SimpleNamespace(max_payload_bytes=65536)
     now = 1000.0
     monkeypatch.setattr("imserver.reader.monotonic", lambda: now)
     reader = Reader(hub, 0)

@@ -14,7 +14,7 @@ from imhelper.core.leases import choose_server, live_names
 from imhelper.core.slots import group_of
 from imhelper.core.tokens import make_token
 from imhelper.core.topology import DRAINING
-from imhelper.errors import RedisUnavailableError
+from imhelper.errors import RedisUnavailableError, TopologyError
 
 from . import entries
 from .lease import Fenced, LeaseKeeper
@@ -70,7 +70,7 @@ async def _empty(hub: Hub, keeper: LeaseKeeper) -> None:
                 break
             told.add(socket)
             if socket.state == OPEN:
-                await _send_away(hub, keeper, socket)
+                _send_away(hub, keeper, socket)
                 await asyncio.sleep(random.uniform(0.5, 1.5) / rate)  # noqa: S311 - jitter, not a secret
         left = deadline - monotonic()
         if left <= 0 or await until(lambda: not hub.open_count, min(LOOK_SECONDS, left)):
@@ -139,13 +139,22 @@ async def tell_publisher(hub: Hub, keeper: LeaseKeeper) -> None:
         for lease in keeper.leases.values():
             if lease.boot != hub.boot:
                 await hub.link.eval(scripts.load("wake"), 0, lease.boot, "p", "")
-    except (RedisUnavailableError, Fenced) as error:
+    except (RedisUnavailableError, TopologyError, Fenced) as error:
         log.warning("the other servers could not be told: %r", error)
 
 
-async def _send_away(hub: Hub, keeper: LeaseKeeper, socket: Socket) -> None:
-    url = await _url_elsewhere(hub, keeper, socket) if socket.envelope else None
-    if socket.state != OPEN:
+def _send_away(hub: Hub, keeper: LeaseKeeper, socket: Socket) -> None:
+    if socket.envelope:
+        # Beside the others: where a part of a Redis Cluster is away, a token takes its time to fail, which is all
+        # that this socket waits for.
+        hub.spawn(_move(hub, keeper, socket))
+    else:
+        socket.close(1012, GOING_AWAY)
+
+
+async def _move(hub: Hub, keeper: LeaseKeeper, socket: Socket) -> None:
+    url = await _url_elsewhere(hub, keeper, socket)
+    if socket.state != OPEN or not hub.draining:
         return
     if url is None:
         socket.close(1012, GOING_AWAY)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from imhelper._backend.aio import Link
-from imhelper.core import keys, scripts
+from imhelper.core import keys
 from imhelper.core.position import Position, StreamId, parse_id, parse_position
 from imhelper.core.slots import group_of
 from imhelper.core.topology import Topology
@@ -28,6 +28,7 @@ from .heard import Heard
 from .inquiry import Inquiry
 from .losses import Losses
 from .presence import NOT_BEGUN, NOWHERE, Presence
+from .recording import record
 from .replay import Replayer
 from .room import Room, open_files
 from .settings import Settings
@@ -222,9 +223,8 @@ class Hub:
         mode = "e" if socket.envelope else "p"
         since_incarnation, since_id = _since(wanted.since)
         try:
-            reply = await self.link.eval(
-                scripts.load("connect"),
-                group,
+            reply = await record(
+                *(self.link, self.clock_ms, group),
                 *(self.boot, number, wanted.token, wanted.slot, mode, since_incarnation, since_id),
                 *(self.settings.max_sockets_per_client, *self.retention, self.incarnation[group].rstrip(b".")),
             )
@@ -232,7 +232,7 @@ class Hub:
             log.warning("a handshake found Redis unavailable: %s", error)
             self.presence.gone(group, number, NOT_BEGUN)
             self.doubtful.add(number)
-            # The script may run yet, even after the socket's end was told: look again once Redis answers.
+            # The script may have run, even after the socket's end was told: look again once Redis answers.
             self.presence.restore()
             _refuse(socket, NOT_READY)
             return

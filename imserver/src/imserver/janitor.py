@@ -1,5 +1,5 @@
 """Ends what is due: grace, receipts nobody decided, old log entries; carries receipts between groups (Redis Cluster).
-Every server may sweep every group; the one that the table gives the group's first slot does it most."""
+Every server may sweep every group, and the table's choice does it most; a log is trimmed by its slot's server alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from imhelper._backend.common import Call
 from imhelper.core import keys, scripts
 from imhelper.core.slots import group_of, slot_of
 from imhelper.errors import RedisUnavailableError
+
+from .gate import Pace
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -31,31 +33,39 @@ TRIM_SECONDS = 1.0
 
 
 class Janitor:
-    """Sweeps each group: often where this server is the table's choice, seldom elsewhere, in case that one is dead."""
+    """Sweeps each group: often where this server is the table's choice, seldom elsewhere, in case that one is dead.
+
+    Each group for itself, so that one of a Redis Cluster that is away holds up no other; together at a bounded rate.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._next: dict[int, float] = {}
-        self._trim_next = 0.0
+        self._pace = Pace(1 / PAUSE_SECONDS, 1.0)
+        # The groups whose outbox is being emptied.
+        self._forwarding: set[int] = set()
 
     async def run(self) -> None:
         """Sweep for ever."""
-        while True:
-            await asyncio.sleep(OWN_SECONDS)
-            now = monotonic()
+        async with asyncio.TaskGroup() as tasks:
             for group in range(self._hub.groups):
-                if self._next.get(group, 0.0) > now:
-                    continue
-                try:
-                    more = await self._sweep(group)
-                except RedisUnavailableError as error:
-                    log.debug("sweeping waits for Redis: %s", error)
-                    more = False
-                wait = OWN_SECONDS if self._mine(group) or more else OTHER_SECONDS
-                self._next[group] = now + wait * random.uniform(0.7, 1.0)  # noqa: S311 - jitter, not a secret
-            if now >= self._trim_next:
-                await self._trim()
-                self._trim_next = now + max(TRIM_SECONDS, self._hub.settings.retain_seconds / 4)
+                tasks.create_task(self._keep(group))
+            tasks.create_task(self._keep_trimmed())
+
+    async def _keep(self, group: int) -> None:
+        more = False
+        while True:
+            wait = OWN_SECONDS if self._mine(group) or more else OTHER_SECONDS
+            await asyncio.sleep(wait * random.uniform(0.7, 1.0))  # noqa: S311 - jitter, not a secret
+            try:
+                more = await self._sweep(group)
+            except RedisUnavailableError as error:
+                log.debug("sweeping group %d waits for Redis: %s", group, error)
+                more = False
+
+    async def _keep_trimmed(self) -> None:
+        while True:
+            await asyncio.sleep(max(TRIM_SECONDS, self._hub.settings.retain_seconds / 4))
+            await self._trim()
 
     async def _trim(self) -> None:
         """End what is older than the retention in the slots of this server: appends trim only where there are some."""
@@ -83,19 +93,42 @@ class Janitor:
         more = 1
         for _ in range(BATCHES):
             _, _, more, outbox = await hub.link.eval(scripts.load("sweep"), group, BATCH, *hub.retention)
-            if outbox:
-                await self._forward(group)
+            if outbox and group not in self._forwarding:
+                # Beside the sweeps: a group that a receipt is for may be away.
+                self._forwarding.add(group)
+                hub.spawn(self._forward(group))
             if not more:
                 break
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(max(PAUSE_SECONDS, self._pace.turn(monotonic())))
         return bool(more)
 
     async def _forward(self, group: int) -> None:
+        try:
+            await self._empty_outbox(group)
+        except RedisUnavailableError as error:
+            log.debug("the receipts of group %d wait for Redis: %s", group, error)
+        finally:
+            self._forwarding.discard(group)
+
+    async def _empty_outbox(self, group: int) -> None:
+        """Carry receipts to their senders' groups. What is for one that is away stays there, and holds up no other."""
         hub, key = self._hub, keys.outbox(self._hub.tag(group))
-        for entry_id, f in await hub.link.command(group, "XRANGE", key, "-", "+", "COUNT", BATCH):
-            slot = slot_of(f[5], hub.slots_count)
-            await hub.link.eval(
-                *(scripts.load("receipt"), group_of(slot, hub.groups), *hub.retention),
-                *(slot, f[1], f[3], f[5], f[7], f[9], f[11]),
-            )
-            await hub.link.command(group, "XDEL", key, entry_id)
+        away: set[int | None] = set()
+        after = b"-"
+        for _ in range(BATCHES):
+            found = await hub.link.command(group, "XRANGE", key, after, "+", "COUNT", BATCH)
+            calls = {entry_id: self._receipt(f) for entry_id, f in found}
+            calls = {entry_id: call for entry_id, call in calls.items() if call.group not in away}
+            replies = dict(zip(calls, await hub.link.gather([*calls.values()]), strict=True))
+            away |= {calls[at].group for at, reply in replies.items() if isinstance(reply, BaseException)}
+            done = [at for at, reply in replies.items() if not isinstance(reply, BaseException)]
+            if done:
+                await hub.link.command(group, "XDEL", key, *done)
+            if len(found) < BATCH:
+                return
+            after = b"(" + found[-1][0]
+
+    def _receipt(self, f: list[bytes]) -> Call:
+        slot = slot_of(f[5], self._hub.slots_count)
+        args = (*self._hub.retention, slot, f[1], f[3], f[5], f[7], f[9], f[11])
+        return Call(group_of(slot, self._hub.groups), args, scripts.load("receipt"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain
 from time import monotonic
@@ -19,6 +19,7 @@ from imhelper.core.topology import ACTIVE, DRAINING, FORMAT, Topology
 from imhelper.errors import RedisUnavailableError, TopologyError
 
 from . import __version__
+from .groups import each
 from .observer import Observer, Silent
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ __all__ = ["Fenced", "LeaseKeeper"]
 
 log = logging.getLogger(__name__)
 
+# Sockets a batch, and groups of a Redis Cluster at once: what others ask of Redis meanwhile goes between.
 RECLAIM_BATCH = 200
+RECLAIM_GROUPS = 4
 # Servers that see the same death go one after the other, so that mostly one does the work.
 STAGGER_SECONDS = 0.15
 
@@ -55,6 +58,7 @@ class LeaseKeeper:
         self._orphans: dict[bytes, float] = {}
         self._looked = 0.0
         self._looking = False
+        self._reclaiming = asyncio.Semaphore(RECLAIM_GROUPS)
         self.leases: dict[str, Lease] = {}
         hub.poke = self._poked.set
 
@@ -118,7 +122,7 @@ class LeaseKeeper:
             self._learn(record, epoch)
 
     async def beat(self) -> None:
-        """Renew the lease once. Raises RedisUnavailableError, Fenced, TopologyError."""
+        """Renew the lease once. Raises RedisUnavailableError, Fenced, and TopologyError as long as none is in force."""
         hub = self._hub
         reply = await self._call(False)
         lost = reply[0] == b"lost"
@@ -134,7 +138,7 @@ class LeaseKeeper:
             log.info("Redis answers")
         hub.redis_up = True
         self.leases = parse_leases(flat, int(now_ms))  # type: ignore[arg-type]
-        hub.epoch_in_redis = epoch.decode()
+        hub.epoch_in_redis = _text(epoch)
         if record:
             self._learn(record, epoch)
         if self._first:
@@ -142,7 +146,7 @@ class LeaseKeeper:
             if replaced:
                 log.warning("this name was held by an earlier boot, whose sockets are reclaimed now")
                 # Beside the beats, as all reclaiming: a group may be out of reach for longer than a lease.
-                hub.spawn(self._reclaim_now([replaced.decode()]))
+                hub.spawn(self._reclaim([replaced.decode()]))
         elif lost or (self._run_id is not None and run != self._run_id):
             for group in range(hub.groups):
                 hub.writes_lost(group)
@@ -157,15 +161,20 @@ class LeaseKeeper:
             await self._publish({n: at for n, at in self.leases.items() if n not in gone})
 
     def _learn(self, record: bytes, epoch: bytes) -> None:
-        topology = Topology.from_json(record, int(epoch))
+        """Put a topology in force. One that can't be is refused at the start, and passed over by a server that serves:
+        it needs no publisher, and a bad record must not end all servers at once. Raises TopologyError.
+        """
         hub, old = self._hub, self._hub.topology
-        self._epoch_seen = epoch.decode()
-        if hub.settings.slots is not None and hub.settings.slots != topology.slots:
-            raise TopologyError(
-                f"IM_SLOTS must be {topology.slots}, as the published topology has, not '{hub.settings.slots}'"
-            )
-        if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
-            raise TopologyError("the topology's slots or groups were changed under a running server")
+        self._epoch_seen = _text(epoch)
+        try:
+            topology = self._checked(record, epoch)
+        except TopologyError as error:
+            if old is None:
+                raise
+            hub.stats.topology_refused = 1
+            log.error("topology %s is passed over, that of epoch %d stays in force: %s", _text(epoch), old.epoch, error)
+            return
+        hub.stats.topology_refused = 0
         if topology.limits != hub.settings.limits and (old is None or old.limits != topology.limits):
             log.warning(
                 "this server's settings differ from the published limits, which helpers follow: %s", topology.limits
@@ -174,6 +183,17 @@ class LeaseKeeper:
         hub.learnt.set()
         hub.slots_count, hub.groups = topology.slots, topology.groups
         log.info("topology: epoch %d, servers %s", topology.epoch, ", ".join(s.name for s in topology.servers))
+
+    def _checked(self, record: bytes, epoch: bytes) -> Topology:
+        if not epoch.isdigit():
+            raise TopologyError(f"the topology in Redis has {_text(epoch)!r} for an epoch")
+        topology = Topology.from_json(record, int(epoch))
+        slots, old = self._hub.settings.slots, self._hub.topology
+        if slots is not None and slots != topology.slots:
+            raise TopologyError(f"IM_SLOTS must be {topology.slots}, as the published topology has, not '{slots}'")
+        if old is not None and (old.slots, old.groups) != (topology.slots, topology.groups):
+            raise TopologyError("the topology's slots or groups were changed under a running server")
+        return topology
 
     async def _fence(self, silent: list[Silent]) -> None:
         alive = sorted(n for n in self.leases if n not in {s.name for s in silent})
@@ -190,27 +210,28 @@ class LeaseKeeper:
             except RedisUnavailableError as error:
                 log.warning("fencing %s failed and is taken up again later: %s", dead.name, error)
                 return
-            await self._reclaim_now([dead.boot])
+            # Beside the next one's fencing: a group that is away must not hold that up.
+            self._hub.spawn(self._reclaim([dead.boot]))
 
-    async def _reclaim_now(self, boots: Iterable[str]) -> None:
-        """Reclaim, or leave it to whoever finds the orphans."""
+    async def _reclaim(self, boots: Sequence[str]) -> None:
+        """Take dead boots' sockets back, each group for itself; what can't be is left to whoever finds the orphans.
+
+        Safe to repeat.
+        """
+        try:
+            await each(range(self._hub.groups), lambda group: self._reclaim_in(group, boots))
+        except RedisUnavailableError as error:
+            log.warning("a reclaim stopped where Redis is away and is taken up again later: %s", error)
+
+    async def _reclaim_in(self, group: int, boots: Sequence[str]) -> None:
         for boot in boots:
-            try:
-                await self.reclaim(boot)
-            except RedisUnavailableError as error:
-                log.warning("a reclaim stopped and is taken up again later: %s", error)
-                return
-
-    async def reclaim(self, boot: str) -> None:
-        """Take a dead boot's sockets back, in bounded batches. Raises RedisUnavailableError; safe to repeat."""
-        for group in range(self._hub.groups):
-            # Markers first, everywhere: from then on the dead can write nothing.
+            # Markers first: from then on the dead can write nothing here.
             await self._reclaim_some(group, boot, 1, b"0")
-        for group in range(self._hub.groups):
-            left, cursor = 1, b"0"
-            while left:
-                left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
-                await asyncio.sleep(0)
+        async with self._reclaiming:
+            for boot in boots:
+                left, cursor = 1, b"0"
+                while left:
+                    left, cursor = await self._reclaim_some(group, boot, RECLAIM_BATCH, cursor)
 
     async def _reclaim_some(self, group: int, boot: str, batch: int, cursor: bytes) -> tuple[int, bytes]:
         hub = self._hub
@@ -240,6 +261,11 @@ class LeaseKeeper:
             due = [b.decode() for b, since in self._orphans.items() if now - since >= hub.settings.lease_seconds]
             if due:
                 log.warning("%d boots without a lease are reclaimed", len(due))
-            await self._reclaim_now(due)
+            await self._reclaim(due)
         finally:
             self._looking = False
+
+
+def _text(epoch: bytes) -> str:
+    """An epoch as it stands in Redis, where a foreign hand may have written anything."""
+    return epoch.decode(errors="replace")

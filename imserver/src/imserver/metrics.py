@@ -61,6 +61,10 @@ class ServerCollector(Collector):
             ),
             "imserver_slots_owned": ("Slots that the table gives this server", self._owned()),
             "imserver_topology_epoch": ("Epoch of the topology in force", hub.topology.epoch if hub.topology else 0),
+            "imserver_topology_refused": (
+                "1 while Redis holds a topology that can't be put in force here",
+                stats.topology_refused,
+            ),
             "imserver_redis_up": ("1 while Redis answers", int(hub.redis_up)),
             "imserver_reader_lag_seconds": (
                 "How long an entry takes from Redis to this server, by the canary",

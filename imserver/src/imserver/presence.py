@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from imhelper.core import scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
+from .groups import each
 from .lease import Fenced
 from .socket import OPEN, Socket
 from .state import Member, Slot
@@ -115,7 +116,7 @@ class Presence:
 
     async def flush(self) -> None:
         """Tell what is queued now. Raises RedisUnavailableError with everything untold still queued."""
-        await _each({*self._acks, *self._gone}, self._flush_group)
+        await each({*self._acks, *self._gone}, self._flush_group)
 
     async def _flush_group(self, group: int) -> None:
         async with self._telling[group]:
@@ -172,7 +173,7 @@ class Presence:
                     self._sent.pop(slot.number, None)
 
     async def _positions(self) -> None:
-        await _each(range(self._hub.groups), self._positions_of)
+        await each(range(self._hub.groups), self._positions_of)
 
     async def _positions_of(self, group: int) -> None:
         hub = self._hub
@@ -210,7 +211,7 @@ class Presence:
             self._sent.clear()
             try:
                 doubtful = set(self._hub.doubtful)
-                await _each(range(self._hub.groups), self._restore_group)
+                await each(range(self._hub.groups), self._restore_group)
                 self._hub.doubtful -= doubtful
             except RedisUnavailableError as error:
                 log.warning("comparing what Redis records waits: %s", error)
@@ -262,17 +263,6 @@ class Presence:
             size += sockets
         if batch:
             yield batch
-
-
-async def _each(groups: Iterable[int], work: Callable[[int], Awaitable[None]]) -> None:
-    """Do it for each group, all at once: one of a Redis Cluster that is away holds up no other.
-
-    Raises the worst error when all are done: Fenced before RedisUnavailableError.
-    """
-    done = await asyncio.gather(*map(work, groups), return_exceptions=True)
-    errors = [error for error in done if isinstance(error, BaseException)]
-    if errors:
-        raise min(errors, key=lambda error: isinstance(error, RedisUnavailableError))
 
 
 def _settled(member: Member, lo: int, hi: int, left: int) -> None:

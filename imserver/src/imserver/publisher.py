@@ -60,7 +60,9 @@ class SelfPublisher:
         groups = old.groups if old else (CLUSTER_GROUPS if hub.link.groups > 1 else 1)
         new = derive(leases, old, slots, groups, hub.settings.lease_seconds)
         limits = hub.settings.limits
-        if old and hub.epoch_in_redis and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
+        # Another epoch in Redis is none, or one of a record that no server can serve by.
+        in_force = old is not None and hub.epoch_in_redis == str(old.epoch)
+        if old and in_force and (old.servers, old.table, old.limits) == (new.servers, new.table, limits):
             return
         new = Topology(old.epoch if old else 0, slots, groups, new.servers, new.table, limits)
         highest = max([self._epoch, *(int(at.report.get("epoch", 0)) for at in leases.values())])

@@ -15,6 +15,7 @@ from imhelper.core import keys, scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
+from .portion import Portion
 from .question import Question
 from .reign import Reign, failed_over, reign_of
 from .state import Slot
@@ -34,6 +35,9 @@ PAUSE_SECONDS = 0.005
 PAUSE_SECONDS_A_NEWS, PAUSE_SECONDS_LOADED = 0.0002, 0.010
 PAUSE_SECONDS_A_STREAM = 0.00001
 READ_BYTES = 4194304
+# An entry without its payload, about; and after how long without a read much may have come together.
+ENTRY_BYTES = 200
+STALL_SECONDS = 0.5
 CANARY_SECONDS = 1.0
 CANARY_PATIENCE = 4.0
 RETRY_SECONDS = 0.25
@@ -48,9 +52,13 @@ class Reader:
         self._wake_key = keys.wake(hub.tag(group), hub.boot).encode()
         self._question = Question(self._wake_key)
         self._wake_id = b"0-0"
-        self._entry_bytes = 500.0
-        # How many streams the last read brought something of.
+        self._portion = Portion(READ_BYTES, hub.settings.max_payload_bytes + ENTRY_BYTES)
+        # Where the next read begins that can't ask for all slots.
+        self._turn = 0
+        # How many streams the last read brought something of; whether more waits that it did not ask for.
         self._news = 0
+        self._more = False
+        self._answered = 0.0
         self._connection: Dedicated | None = None
         self._unsure = True
         self._waking = self._wanted = False
@@ -72,6 +80,8 @@ class Reader:
     @property
     def _pause(self) -> float:
         """Seconds between the beginnings of two reads of which the first brought something."""
+        if self._more:
+            return 0.0
         loaded = min(PAUSE_SECONDS_LOADED, PAUSE_SECONDS + PAUSE_SECONDS_A_NEWS * self._news)
         return max(loaded, PAUSE_SECONDS_A_STREAM * len(self._question.slots))
 
@@ -147,27 +157,35 @@ class Reader:
             await connection.close()
 
     async def _read(self, connection: Dedicated) -> bool:
-        group, busy = self.group, self._hub.fanout.busy
-        question = self._question
-        question.ask_for([s for s in self._hub.slots.values() if s.group == group and not s.queued])
-        by_key = question.by_key
-        # COUNT is per stream: bounded so that even if every slot has that much, a read stays a few megabytes.
-        count = max(4, min(1000, int(READ_BYTES / self._entry_bytes / (len(by_key) + 1))))
-        packed = question.packed(count, None if busy else int(BLOCK_SECONDS * 1000), self._wake_id)
+        busy, question = self._hub.fanout.busy, self._question
+        slots = [s for s in self._hub.slots.values() if s.group == self.group and not s.queued]
         asked = monotonic()
+        if asked - self._answered > STALL_SECONDS:
+            self._portion.stalled()
+        width, count = self._portion.share(len(slots))
+        part = width < len(slots)
+        question.ask_for(self._next(slots, width) if part else slots)
+        by_key = question.by_key
+        packed = question.packed(count, None if busy or part else int(BLOCK_SECONDS * 1000), self._wake_id)
         reply = await connection.exchange(packed)
-        self._alive_at = asked
+        self._alive_at, self._answered = asked, monotonic()
         self._news = len(reply or ())
-        if busy and not reply:
-            return True
+        entries = size = most = 0
         for key, batch in reply or ():
+            most = max(most, len(batch))
             if key == self._wake_key:
                 self._woken(batch)
             elif self._hub.slots.get(by_key[key].number) is by_key[key]:
-                largest = max(len(fields[-1]) for _, fields in batch) + 200
-                self._entry_bytes = max(500.0, largest, self._entry_bytes * 0.9)
+                entries += len(batch)
+                size += sum([len(fields[-1]) for _, fields in batch]) + ENTRY_BYTES * len(batch)
                 self._hub.fanout.offer(by_key[key], batch)
-        return bool(reply)
+        self._more = self._portion.brought(entries, size, part or most >= count, len(slots))
+        return bool(reply) or busy
+
+    def _next(self, slots: list[Slot], width: int) -> list[Slot]:
+        """Some of the slots, in turn."""
+        self._turn = at = (self._turn + width) % len(slots)
+        return (slots[at:] + slots[:at])[:width]
 
     def _woken(self, batch: list[Any]) -> None:
         self._wake_id = batch[-1][0]

@@ -41,5 +41,7 @@ class Stats:
         self.moves = 0
         self.fenced = 0
         self.reclaims = 0
+        # 1 while Redis holds a topology that this server can't serve by.
+        self.topology_refused = 0
         self.reader_lag = 0.0
         self.loop_lag = 0.0

@@ -1,5 +1,5 @@
 """Waiting for a condition that nothing announces, always for a limited time.
-Only for starts and ends: nothing on the way of a message polls."""
+For starts, ends and, now and then, a handshake that another server asks about: no message's way polls."""
 
 from __future__ import annotations
 

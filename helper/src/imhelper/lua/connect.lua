@@ -1,8 +1,9 @@
 -- connect: consume a token and record the socket, all before the 101.
 -- ARGV: boot, n, token, slot, mode (p|e), since incarnation, since id ('' = none), max sockets, entries, bytes, ms,
---       the incarnation that the server knows.
+--       the incarnation that the server knows, and if there is one the ms on this clock up to which it waits.
 -- (boot, n) names the handshake: asked again after a lost reply, it answers from what it recorded.
 -- Reply: {'fenced'} | {'stale'} (the incarnation is another one: the token stays good) | {'unknown'} |
+--   {'late', now ms} (it waits no longer, and would not hold what is recorded: the token stays good) |
 --   {'ok', client, metadata, last id, start id, recovered, {chan, join n, ...}, {past ...}, pending
 --    receipts, {boot, n, last reported position of another plain socket of the client, ...}}
 local boot, n, token, slot, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -27,6 +28,7 @@ if known then
   start, ignored, ignored, meta = parse_socket(value)
   if since ~= '' and since_inc == inc and start == since then recovered = 1 end
 else
+  if ARGV[13] and now_ms() > tonumber(ARGV[13]) then return {'late', int(now_ms())} end
   local value = redis.call('GET', T .. ':tok:' .. token)
   if not value then return {'unknown'} end
   redis.call('DEL', T .. ':tok:' .. token)
