@@ -3,6 +3,8 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import hiredis
 import pytest
@@ -142,7 +144,7 @@ def test_connection_settings_read_credentials_each_time():
 
 
 async def test_asyncio_callers_of_one_flight_share_its_run_and_its_error():
-    flight, runs = _work_aio.SingleFlight(), []
+    flight, runs = _work_aio.SingleFlight(5), []
 
     async def work() -> None:
         runs.append(1)
@@ -154,6 +156,71 @@ async def test_asyncio_callers_of_one_flight_share_its_run_and_its_error():
     with pytest.raises(RedisUnavailableError):
         await flight.run(work)
     assert len(runs) == 2
+
+
+@pytest.fixture
+def followers(monkeypatch):
+    """Released once for each caller of a blocking flight that has found the run of another one."""
+    found = threading.Semaphore(0)
+
+    class Watched(Future):  # type: ignore[type-arg]
+        def result(self, timeout: float | None = None) -> Any:
+            found.release()
+            return super().result(timeout)
+
+    monkeypatch.setattr(_work_blocking, "Future", Watched)
+    return found
+
+
+def test_blocking_callers_of_one_flight_share_its_run_and_its_error(followers):
+    flight, runs, release = _work_blocking.SingleFlight(60), [], threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        assert release.wait(60)
+        raise RedisUnavailableError("down")
+
+    with ThreadPoolExecutor(5) as pool:
+        callers = [pool.submit(flight.run, work) for _ in range(5)]
+        assert all(followers.acquire(timeout=60) for _ in range(4))
+        release.set()
+        assert all(isinstance(c.exception(60), RedisUnavailableError) for c in callers)
+    assert len(runs) == 1
+    with pytest.raises(RedisUnavailableError):
+        flight.run(work)
+    assert len(runs) == 2
+
+
+def test_a_blocking_caller_gives_up_the_run_of_another_thread_when_its_time_is_over():
+    flight, running, release = _work_blocking.SingleFlight(0.01), threading.Event(), threading.Event()
+
+    def work() -> None:
+        running.set()
+        assert release.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(flight.run, work)
+        assert running.wait(60)
+        try:
+            with pytest.raises(RedisUnavailableError, match="another thread"):
+                flight.run(work)
+        finally:
+            release.set()
+        first.result(60)
+
+
+def test_a_run_that_was_interrupted_is_repeated_by_who_waited_for_it(followers):
+    flight, runs = _work_blocking.SingleFlight(60), []
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            assert followers.acquire(timeout=60)
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [caller.exception(60) for caller in [pool.submit(flight.run, work) for _ in range(2)]]
+    assert len(runs) == 2 and {type(o) for o in outcomes} == {KeyboardInterrupt, type(None)}
 
 
 async def test_an_asyncio_worker_stops_when_asked_and_reports_its_error(caplog):

@@ -45,7 +45,8 @@ async def _finish(result: Awaitable[None]) -> None:
 class SingleFlight:
     """Callers that want the same work at the same time share one run of it (in each event loop)."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        """`patience` is there for the sake of one signature in both forms: the work keeps its own time here."""
         self._running: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -34,7 +34,7 @@ class View:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._flight = SingleFlight()
+        self._flight = SingleFlight(link.timeout)
         self._topology: Topology | None = None
         self._leases: dict[str, Lease] = {}
         self._seen = self._asked = _NEVER
