@@ -48,6 +48,7 @@ class Engine:
         self.connect_timeout = max(0.05, timeout / 2)
         self._clustered: bool | None = {"cluster": True, "sentinel": False, "single": None}[config.kind]
         self._routes: Routes | None = None
+        self._told_by: Address | None = None
         self._lanes: dict[Address, Lane] = {}
         self._parked: deque[Pending] = deque()
         # In the order of their deadlines, and without those that are done: what was answered must be kept by nobody.
@@ -253,9 +254,9 @@ class Engine:
                     lane.leave()
 
     async def _discover(self) -> Routes:
-        routes, self._clustered = await discover(
-            self.config, self.prefix, self._clustered, list(self._lanes), self.connect_timeout
-        )
+        known = [*([self._told_by] if self._told_by else []), *self._lanes]
+        way = await discover(self.config, self.prefix, self._clustered, known, self.timeout)
+        routes, self._clustered, self._told_by = way
         return routes
 
     # -- the rest ---------------------------------------------------------------------------------------------------
