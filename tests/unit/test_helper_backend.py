@@ -3,6 +3,8 @@
 
 import asyncio
 import threading
+import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +16,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
 
-from imhelper._backend import _work_aio, _work_blocking
+from imhelper._backend import _work_aio, _work_blocking, aio
 from imhelper._backend.common import (
     Call,
     Routes,
@@ -94,6 +96,48 @@ def test_refusals_say_what_is_wrong():
         assert isinstance(error, RedisUnavailableError) and text in str(error)
     already = RedisUnavailableError("x")
     assert refused(already) is already
+
+
+def test_arguments_that_redis_quotes_reach_neither_the_error_nor_its_cause():
+    line = "ERR unknown command 'EVALSHA', with args beginning with: '5a1' '1' '{im:3}' 'the-token' "
+    error = refused(error_of(line))
+    assert "unknown command 'EVALSHA')" in str(error)
+    assert "the-token" not in "".join(traceback.format_exception(error))
+
+
+def test_a_call_does_not_show_its_arguments():
+    shown = repr([Call(3, ("the-token", "alice"), load("mint")), Call(None, ("GET", "{im:3}:tok:the-token"))])
+    assert shown == "[<Call of script mint for group 3>, <Call of GET for group None>]"
+
+
+class ClosedLoop:
+    """A loop that has ended; while that is looked at, another thread adds something for its own loop."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = meanwhile
+
+    def is_closed(self) -> bool:
+        self.meanwhile()
+        return True
+
+
+async def test_what_another_thread_adds_for_its_loop_is_not_lost():
+    link = aio.Link(parse_redis_url("redis://127.0.0.1:1"), prefix="im")
+    flight = _work_aio.SingleFlight(5)
+    others: Any = (object(), object())
+    tables: Any = ((link._engines, others[0]), (flight._running, others[1]))
+    for held, other in tables:
+
+        def add(held: Any = held, other: Any = other) -> None:
+            held[other] = None
+
+        held[ClosedLoop(add)] = None
+    link._engine()
+    await flight.run(lambda: asyncio.sleep(0))
+    here = asyncio.get_running_loop()
+    assert set(link._engines) == {here, others[0]} and set(flight._running) == {here, others[1]}
+    del link._engines[others[0]]
+    await link.close()
 
 
 def test_only_a_refused_login_ends_the_search_for_a_server():

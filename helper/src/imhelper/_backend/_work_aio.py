@@ -54,7 +54,9 @@ class SingleFlight:
         loop = asyncio.get_running_loop()
         task = self._running.get(loop)
         if task is None or task.done():
-            self._running = {at: t for at, t in self._running.items() if not at.is_closed()}
+            # Changed in place, one at a time: loops of other threads may be adding theirs.
+            for closed in [at for at in list(self._running) if at.is_closed()]:
+                self._running.pop(closed, None)
             task = self._running[loop] = loop.create_task(_finish(work()))
             # Its error belongs to who waits; when all of them were cancelled, nobody does.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

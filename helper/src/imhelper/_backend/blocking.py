@@ -28,7 +28,7 @@ from .common import (
     judge,
     may_pass,
     pack,
-    parse_info,
+    policy_of,
     redirect_of,
     refused,
     unanswered,
@@ -154,7 +154,7 @@ class Link:
     def eviction_policy(self) -> str | None:
         """Redis's `maxmemory_policy`, or None when it can't be learnt."""
         reply = self.gather([Call(None, ("INFO", "memory"))])[0]
-        return parse_info(reply).get("maxmemory_policy") if isinstance(reply, bytes) else None
+        return policy_of(reply)
 
     def close(self) -> None:
         """Close all idle connections; one in use is closed when its call ends. A later call connects again."""
