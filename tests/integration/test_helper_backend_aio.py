@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from imhelper._backend import _engine
 from imhelper._backend.aio import Link
 from imhelper._backend.common import Call
 from imhelper.core.redis_url import parse_redis_url
@@ -64,6 +65,46 @@ async def test_too_many_waiting_calls_are_refused_and_the_others_answered(redis_
         refused = [o for o in outcomes if isinstance(o, Exception)]
         assert refused and all(isinstance(o, RedisUnavailableError) for o in refused)
         assert outcomes[:65_000] == [str(i).encode() for i in range(65_000)]
+
+
+async def test_one_call_without_an_answer_holds_up_nothing_of_what_is_answered(redis_server):
+    stuck_script = script("return redis.error_reply('TRYAGAIN it never ends')")
+    async with linked(redis_server.url, timeout=30) as link:
+        stuck = asyncio.create_task(link.eval(stuck_script, 0))
+        await asyncio.sleep(0)
+        # More than may wait at once: those that are answered do not count.
+        for start in range(0, 70_000, 2_000):
+            replies = await link.gather([Call(0, ("PING",))] * 2_000)
+            assert replies == [b"PONG"] * 2_000, start
+        assert not stuck.done()
+        engine = link._engine()
+        assert len(engine._waiting) == 1, "what was answered is kept by nobody, its payload least of all"
+        stuck.cancel()
+
+
+async def test_calls_given_up_by_their_callers_make_room(redis_server, monkeypatch):
+    monkeypatch.setattr(_engine, "MAX_WAITING", 10)
+    redis_server.stop()
+    async with linked(redis_server.url, timeout=30) as link:
+        waiting = [asyncio.create_task(link.command(0, "PING")) for _ in range(10)]
+        await asyncio.sleep(0)
+        with pytest.raises(RedisUnavailableError, match="more than 10 calls"):
+            await link.command(0, "PING")
+        for call in waiting:
+            call.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        last = asyncio.create_task(link.command(0, "PING"))
+        await asyncio.to_thread(redis_server.start)
+        assert await last == b"PONG"
+
+
+async def test_calls_that_timed_out_do_not_pile_up_while_there_is_no_server(redis_server):
+    redis_server.stop()
+    async with linked(redis_server.url, timeout=0.1) as link:
+        for _ in range(30):
+            replies = await link.gather([Call(0, ("PING",))] * 100)
+            assert all(isinstance(reply, RedisUnavailableError) for reply in replies)
+        assert len(link._engine()._parked) <= 1_000, "only what came since the last few tries is kept"
 
 
 async def test_gather_returns_failures_as_elements(redis_server):

@@ -189,3 +189,15 @@ def test_a_closed_link_connects_again(redis_server):
     assert link.eval(ECHO, 0, "x") == b"x"
     assert link.eviction_policy() == "noeviction"
     link.close()
+
+
+def test_a_connection_in_use_while_the_link_closes_is_closed_when_its_call_ends(redis_server):
+    link = Link(parse_redis_url(redis_server.url), prefix="im", timeout=60)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(link.command, 0, "BLPOP", "{im:0}:list", "0")
+        wait_until(lambda: "cmd=blpop" in str(redis_server.command("CLIENT", "LIST")))
+        link.close()
+        redis_server.command("RPUSH", "{im:0}:list", "x")
+        assert call.result(60) == [b"{im:0}:list", b"x"]
+    wait_until(lambda: "cmd=blpop" not in str(redis_server.command("CLIENT", "LIST")))
+    link.close()

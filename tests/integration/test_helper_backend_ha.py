@@ -3,8 +3,9 @@
 
 import asyncio
 import inspect
+import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,25 @@ async def test_a_dead_node_concerns_only_its_own_groups(redis_cluster, make_link
     await eventually(healed, 20)
 
 
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("away", [0, 1])
+async def test_a_node_that_was_never_reached_concerns_only_its_own_groups(redis_cluster, make_link, away, how):
+    # Of the two one stands before the other in any order, so once the one that is away is asked first.
+    for node in redis_cluster:
+        node.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    there, gone = redis_cluster[1 - away], redis_cluster[away]
+    slots = [int(there.command("CLUSTER", "KEYSLOT", f"{{im:{group}}}")) for group in ALL_GROUPS]
+    gone.kill() if how == "killed" else gone.freeze()
+    try:
+        link = make_link(there.url.replace("redis", "redis+cluster", 1), timeout=2.0)
+        replies = await call(link.gather, [Call(group, ("y",), ECHO) for group in ALL_GROUPS])
+    finally:
+        if how == "frozen":
+            gone.thaw()
+    told = [reply if isinstance(reply, bytes) else type(reply) for reply in replies]
+    assert told == [RedisUnavailableError if (slot > 8191) == bool(away) else b"y" for slot in slots]
+
+
 @pytest.fixture
 def sentinel(spawn_redis, redis_flavour, tmp_path: Path, processes):
     """A primary, its replica and one Sentinel that watches them; returns (sentinel port, primary, replica)."""
@@ -143,6 +163,41 @@ def sentinel(spawn_redis, redis_flavour, tmp_path: Path, processes):
     watcher.launch()
     watcher.wait_output("+slave", 20)
     return port, primary, replica
+
+
+def connections_to(listener: socket.socket) -> int:
+    """How many came since the last question."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
+
+
+async def test_silent_sentinels_leave_time_for_one_that_answers_and_then_stand_behind_it(sentinel, make_link):
+    port, _, _ = sentinel
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        for listener in silent:
+            listener.setblocking(False)
+        addresses = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in silent)
+        link = make_link(f"redis+sentinel://{addresses},127.0.0.1:{port}/mymaster", timeout=4.0)
+        assert await call(link.eval, WRITE, 0, "x") == b"x"
+        assert [connections_to(listener) for listener in silent] == [1, 1]
+        watcher = stack.enter_context(redis.Redis(port=port))
+
+        def asked() -> int:
+            return int(watcher.info("stats")["total_connections_received"])
+
+        before = asked()
+
+        async def again() -> bool:
+            await call(link.command, 0, "PING")
+            return asked() > before
+
+        await eventually(again, 20, "Sentinel is asked again whether the primary is still the same")
+        assert [connections_to(listener) for listener in silent] == [0, 0]
 
 
 async def test_a_failover_of_sentinel_is_followed(sentinel, make_link):

@@ -53,6 +53,15 @@ async def test_the_table_decides_and_avoid_gives_another(redis_server):
                 assert len(others) == 1 and others < {b.url for b in boots} - {owner.url}
 
 
+async def test_a_channel_is_cleared_in_batches_that_hold_up_nobody(redis_server):
+    key = keys.chan_members(keys.group_tag("im", 0), "big")
+    # So few numbers that Redis keeps them together, and gives all of them in one page.
+    redis_server.command("SADD", key, *range(450, 900))
+    async with ImHelper(redis_server.url) as helper:
+        sizes = [len(batch) async for batch in helper._scan.batches(0, key)]
+    assert sizes == [200, 200, 50]
+
+
 async def test_a_draining_or_dead_server_is_never_given(redis_server):
     limits = Limits(lease_seconds=1)
     boots = await asyncio.to_thread(serve, redis_server.url, "s0", "s1", "s2", limits=limits)

@@ -3,6 +3,10 @@
 
 import asyncio
 import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import hiredis
 import pytest
@@ -12,7 +16,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
 
-from imhelper._backend import _work_aio, _work_blocking
+from imhelper._backend import _work_aio, _work_blocking, aio
 from imhelper._backend.common import (
     Call,
     Routes,
@@ -94,6 +98,48 @@ def test_refusals_say_what_is_wrong():
     assert refused(already) is already
 
 
+def test_arguments_that_redis_quotes_reach_neither_the_error_nor_its_cause():
+    line = "ERR unknown command 'EVALSHA', with args beginning with: '5a1' '1' '{im:3}' 'the-token' "
+    error = refused(error_of(line))
+    assert "unknown command 'EVALSHA')" in str(error)
+    assert "the-token" not in "".join(traceback.format_exception(error))
+
+
+def test_a_call_does_not_show_its_arguments():
+    shown = repr([Call(3, ("the-token", "alice"), load("mint")), Call(None, ("GET", "{im:3}:tok:the-token"))])
+    assert shown == "[<Call of script mint for group 3>, <Call of GET for group None>]"
+
+
+class ClosedLoop:
+    """A loop that has ended; while that is looked at, another thread adds something for its own loop."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = meanwhile
+
+    def is_closed(self) -> bool:
+        self.meanwhile()
+        return True
+
+
+async def test_what_another_thread_adds_for_its_loop_is_not_lost():
+    link = aio.Link(parse_redis_url("redis://127.0.0.1:1"), prefix="im")
+    flight = _work_aio.SingleFlight(5)
+    others: Any = (object(), object())
+    tables: Any = ((link._engines, others[0]), (flight._running, others[1]))
+    for held, other in tables:
+
+        def add(held: Any = held, other: Any = other) -> None:
+            held[other] = None
+
+        held[ClosedLoop(add)] = None
+    link._engine()
+    await flight.run(lambda: asyncio.sleep(0))
+    here = asyncio.get_running_loop()
+    assert set(link._engines) == {here, others[0]} and set(flight._running) == {here, others[1]}
+    del link._engines[others[0]]
+    await link.close()
+
+
 def test_only_a_refused_login_ends_the_search_for_a_server():
     assert may_pass(LostConnection("reset")) and may_pass(OSError()) and may_pass(TimeoutError())
     assert may_pass(error_of("LOADING x")) and may_pass(error_of("READONLY x"))
@@ -142,7 +188,7 @@ def test_connection_settings_read_credentials_each_time():
 
 
 async def test_asyncio_callers_of_one_flight_share_its_run_and_its_error():
-    flight, runs = _work_aio.SingleFlight(), []
+    flight, runs = _work_aio.SingleFlight(5), []
 
     async def work() -> None:
         runs.append(1)
@@ -154,6 +200,71 @@ async def test_asyncio_callers_of_one_flight_share_its_run_and_its_error():
     with pytest.raises(RedisUnavailableError):
         await flight.run(work)
     assert len(runs) == 2
+
+
+@pytest.fixture
+def followers(monkeypatch):
+    """Released once for each caller of a blocking flight that has found the run of another one."""
+    found = threading.Semaphore(0)
+
+    class Watched(Future):  # type: ignore[type-arg]
+        def result(self, timeout: float | None = None) -> Any:
+            found.release()
+            return super().result(timeout)
+
+    monkeypatch.setattr(_work_blocking, "Future", Watched)
+    return found
+
+
+def test_blocking_callers_of_one_flight_share_its_run_and_its_error(followers):
+    flight, runs, release = _work_blocking.SingleFlight(60), [], threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        assert release.wait(60)
+        raise RedisUnavailableError("down")
+
+    with ThreadPoolExecutor(5) as pool:
+        callers = [pool.submit(flight.run, work) for _ in range(5)]
+        assert all(followers.acquire(timeout=60) for _ in range(4))
+        release.set()
+        assert all(isinstance(c.exception(60), RedisUnavailableError) for c in callers)
+    assert len(runs) == 1
+    with pytest.raises(RedisUnavailableError):
+        flight.run(work)
+    assert len(runs) == 2
+
+
+def test_a_blocking_caller_gives_up_the_run_of_another_thread_when_its_time_is_over():
+    flight, running, release = _work_blocking.SingleFlight(0.01), threading.Event(), threading.Event()
+
+    def work() -> None:
+        running.set()
+        assert release.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(flight.run, work)
+        assert running.wait(60)
+        try:
+            with pytest.raises(RedisUnavailableError, match="another thread"):
+                flight.run(work)
+        finally:
+            release.set()
+        first.result(60)
+
+
+def test_a_run_that_was_interrupted_is_repeated_by_who_waited_for_it(followers):
+    flight, runs = _work_blocking.SingleFlight(60), []
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            assert followers.acquire(timeout=60)
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [caller.exception(60) for caller in [pool.submit(flight.run, work) for _ in range(2)]]
+    assert len(runs) == 2 and {type(o) for o in outcomes} == {KeyboardInterrupt, type(None)}
 
 
 async def test_an_asyncio_worker_stops_when_asked_and_reports_its_error(caplog):

@@ -22,6 +22,12 @@ def asked(path: str, origins: tuple[str, ...] = (), offered: str = "") -> Asked:
     return Asked(path, list(origins), offered, KEY)
 
 
+def test_a_request_does_not_show_its_token():
+    request = asked(f"/ws?token={TOKEN}", ("https://a.org",))
+    shown = repr([request, inspect(request, (), 128)])
+    assert TOKEN not in shown and "/ws" in shown and "slot 9" in shown
+
+
 def test_a_token_and_a_position_are_read_from_the_query():
     assert inspect(asked(f"/ws?token={TOKEN}"), (), 128) == Wanted(TOKEN, 9, None, False)
     assert inspect(asked(f"/a/b/0/ws?x=1&since=1.2-3&token={TOKEN}"), (), 128) == Wanted(TOKEN, 9, "1.2-3", False)

@@ -124,9 +124,9 @@ def test_all_parts_have_one_version():
     assert f"## {versions['imhelper']} " in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_helper_depends_on_redis_only():
+def test_the_helper_depends_on_redis_py_and_its_hiredis_only():
     project = tomllib.loads((ROOT / "helper" / "pyproject.toml").read_text())["project"]
-    assert [re.split(r"[<>=\[]", dependency)[0] for dependency in project["dependencies"]] == ["redis"]
+    assert [re.split(r"[<>=\[]", dependency)[0] for dependency in project["dependencies"]] == ["redis", "hiredis"]
     assert "optional-dependencies" not in project
 
 

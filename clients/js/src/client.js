@@ -49,7 +49,7 @@ export class ImClient {
         ...rest,
         backoff: new Backoff(rest),
         openLink: (url, hooks) => {
-          const since = this.#inbox.position;
+          const since = this.#inbox.since();
           const address = withSince(url, since);
           return new Link({ url, address, since, WebSocket, handshakeTimeoutMs, pongTimeoutMs }, hooks);
         },

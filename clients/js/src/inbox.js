@@ -7,6 +7,12 @@ import { Ledger } from "./ledger.js";
 /** Unfinished handlers that are booked apart; see Ledger. */
 const LEDGER_ENTRIES = 1_024;
 
+/**
+ * A socket resumes before what is still being handled, but not for longer than this: the servers keep a minute by
+ * default, and the position before a message may be a ping old already.
+ */
+const UNFINISHED_MS = 30_000;
+
 /** @import { ImEvents } from "./index.js" */
 /** @import { Emitter } from "./emitter.js" */
 /** @import { Frame, Hello, Msg, Receipt } from "./frames.js" */
@@ -16,6 +22,7 @@ export class Inbox {
   #emitter;
   #manual;
   #ackDelayMs;
+  #dedupeSize;
   #send;
   #store;
   #messages;
@@ -24,8 +31,12 @@ export class Inbox {
   /** @type {ReturnType<typeof setTimeout> | null} */
   #timer = null;
   #running = false;
+  /** The last message or receipt, as long as a socket may have to replay it. @type {string | null} */
+  #tail = null;
+  /** Whether the socket still replays what was taken before. */
+  #behind = false;
 
-  /** The position of the last frame that was taken: where a new socket resumes. @type {string | null} */
+  /** The position of the last frame that was taken. @type {string | null} */
   position = null;
   /** Whose messages these are. @type {string | null} */
   client = null;
@@ -43,6 +54,7 @@ export class Inbox {
     this.#emitter = emitter;
     this.#manual = manual;
     this.#ackDelayMs = ackDelayMs;
+    this.#dedupeSize = dedupeSize;
     this.#send = send;
     this.#store = store;
     this.#messages = new RecentKeys(dedupeSize);
@@ -69,6 +81,20 @@ export class Inbox {
   }
 
   /**
+   * Where a new socket resumes. The servers take it for an ack, so it is before whatever is still being handled: that
+   * comes again and is dropped by its id. If there are more of these than ids are remembered, or handlers are at work
+   * for so long that the servers may have dropped what came after, a loss or a message twice would be worse than an
+   * early ack.
+   *
+   * @returns {string | null}
+   */
+  since() {
+    const { oldest, waiting, resume } = this.#ledger;
+    const early = oldest !== null && Date.now() - oldest <= UNFINISHED_MS && waiting < this.#dedupeSize;
+    return early ? resume : this.position;
+  }
+
+  /**
    * A new socket took over.
    *
    * @param {Hello} hello
@@ -83,9 +109,11 @@ export class Inbox {
       this.#receipts.clear();
     }
     this.client = hello.client;
+    this.#behind = recovered && since !== this.position && this.#tail !== null;
     if (recovered) {
       this.#ledger.repeat();
     } else {
+      this.#tail = null;
       this.position = hello.pos;
       this.#ledger.rebase(hello.pos);
     }
@@ -109,9 +137,7 @@ export class Inbox {
         this.#receipt(frame);
         break;
       default:
-        this.position = frame.pos;
-        this.#ledger.passed(frame.pos);
-        this.#arm();
+        this.#passed(frame.pos);
     }
   }
 
@@ -139,6 +165,7 @@ export class Inbox {
    */
   #message(frame) {
     if (!this.#messages.add(frame.id)) {
+      this.#repeated(frame.pos);
       return;
     }
     const { id, from, chan, data, pos } = frame;
@@ -156,7 +183,35 @@ export class Inbox {
     if (this.#receipts.add(JSON.stringify([id, to]))) {
       const finish = this.#book(pos, false);
       this.#after(this.#emitter.emit("receipt", { id, to, status, pos }), finish);
+    } else {
+      this.#repeated(pos);
     }
+  }
+
+  /** @param {string} pos */
+  #repeated(pos) {
+    if (pos === this.#tail) {
+      this.#behind = false;
+    }
+  }
+
+  /**
+   * A position that needs no handler. While a socket replays, its positions are behind what was taken; by the second
+   * pong it has long finished.
+   *
+   * @param {string} pos
+   */
+  #passed(pos) {
+    if (this.#behind) {
+      this.#behind = false;
+      return;
+    }
+    this.position = pos;
+    this.#ledger.passed(pos);
+    if (this.#ledger.waiting === 0) {
+      this.#tail = null;
+    }
+    this.#arm();
   }
 
   /**
@@ -165,7 +220,8 @@ export class Inbox {
    * @returns {() => void} says that its handlers have finished
    */
   #book(pos, message) {
-    this.position = pos;
+    this.position = this.#tail = pos;
+    this.#behind = false;
     const settle = this.#ledger.open(pos, message);
     return () => {
       settle();

@@ -155,7 +155,7 @@ export class ImClient {
   /** @throws {TypeError | RangeError} an option is not what it must be */
   constructor(options: ImOptions);
   readonly state: ImState;
-  /** Where a new socket would resume. Opaque. */
+  /** Of the last frame that was taken. Opaque. A new socket resumes there, or before what is still being handled. */
   readonly position: string | null;
   /** Known from the first hello on. */
   readonly clientId: string | null;

@@ -6,6 +6,8 @@
  * @property {number} open handlers that have not finished
  * @property {string | null} pos where the entry ends; null if that position belongs to a stream that is gone
  * @property {boolean} message whether a message (something to acknowledge) is in it
+ * @property {number} frames how many frames it stands for
+ * @property {number} began when it was opened, in milliseconds
  */
 
 /** Ordered entries; the safe position moves over the finished ones at the front. */
@@ -14,6 +16,11 @@ export class Ledger {
   /** @type {Entry[]} */
   #entries = [];
   #acked = false;
+  /** @type {string | null} */
+  #base = null;
+
+  /** How many frames came after the safe position. */
+  waiting = 0;
 
   /** The latest position that an ack may name. @type {string | null} */
   safe = null;
@@ -26,6 +33,16 @@ export class Ledger {
     this.#limit = limit;
   }
 
+  /** Where to resume so that all that is unfinished comes again. @type {string | null} */
+  get resume() {
+    return this.safe ?? this.#base;
+  }
+
+  /** When the oldest unfinished handler began, in milliseconds; null if there is none. @type {number | null} */
+  get oldest() {
+    return this.#entries[0]?.began ?? null;
+  }
+
   /**
    * Books something whose handler is about to run.
    *
@@ -36,10 +53,12 @@ export class Ledger {
   open(pos, message) {
     let entry = this.#entries.at(-1);
     if (entry === undefined || this.#entries.length < this.#limit) {
-      entry = { open: 0, pos, message: false };
+      entry = { open: 0, pos, message: false, frames: 0, began: Date.now() };
       this.#entries.push(entry);
     }
     entry.open += 1;
+    entry.frames += 1;
+    this.waiting += 1;
     entry.pos = pos;
     entry.message ||= message;
     let finished = false;
@@ -73,6 +92,7 @@ export class Ledger {
       entry.message = false;
     }
     this.safe = null;
+    this.#base = pos;
     this.due = false;
     this.#acked = false;
     this.passed(pos);
@@ -96,6 +116,7 @@ export class Ledger {
         break;
       }
       done += 1;
+      this.waiting -= entry.frames;
       if (entry.pos !== null) {
         this.safe = entry.pos;
         this.due ||= entry.message;

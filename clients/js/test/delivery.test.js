@@ -177,13 +177,84 @@ test("a handler that is at work while the socket changes is acked on the new one
   peer.msg("m1", "1");
   peer.close(4000);
   const next = await server.peer();
-  assert.equal(next.since, "1");
-  next.hello({ pos: "1", recovered: true });
+  assert.equal(next.since, "0", "a server takes `since` for an ack");
+  next.hello({ pos: "0", recovered: true });
   next.msg("m1", "1");
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(next.waiting, 0);
   work.resolve();
   assert.equal((await next.next("ack")).pos, "1");
+});
+
+/** Waits until so many messages more have been given to the app. */
+async function taken(events, count) {
+  for (let n = 0; n < count; n += 1) {
+    await events.message.take();
+  }
+}
+
+test("a socket resumes before what the app has not acked, and what comes again moves nothing", async (t) => {
+  const { server, peer, client, events } = await connected(t, { ack: "manual", ackDelayMs: 0 });
+  const messages = [];
+  client.on("message", (message) => messages.push(message));
+  for (const n of [1, 2, 3]) {
+    peer.msg(`m${n}`, String(n));
+  }
+  await taken(events, 3);
+  messages[0].ack();
+  assert.equal((await peer.next("ack")).pos, "1");
+  messages[2].ack();
+  peer.close(4000);
+  const next = await server.peer();
+  assert.equal(next.since, "1");
+  next.hello({ pos: "1", recovered: true });
+  assert.equal((await next.next("ack")).pos, "1");
+  next.msg("m2", "2");
+  next.send({ t: "pong", pos: "2" }); // of a socket that still replays: behind m3, which was taken
+  next.msg("m3", "3");
+  next.msg("m4", "4");
+  await taken(events, 1);
+  assert.deepEqual(events.ids(), ["m1", "m2", "m3", "m4"]);
+  messages[1].ack();
+  assert.equal((await next.next("ack")).pos, "3");
+  messages[3].ack();
+  assert.equal((await next.next("ack")).pos, "4");
+  next.close(4000);
+  assert.equal((await server.peer()).since, "4");
+});
+
+test("a handler that works for too long does not make its client miss anything", async (t) => {
+  const { server, peer, client, events } = await connected(t, { ack: "manual" });
+  peer.msg("m1", "1");
+  await taken(events, 1);
+  const now = Date.now();
+  t.mock.method(Date, "now", () => now + 31_000);
+  peer.close(4000);
+  assert.equal((await server.peer()).since, "1");
+  assert.equal(client.position, "1");
+});
+
+test("what a socket may give again never exceeds the ids that are remembered", async (t) => {
+  const { server, peer, events } = await connected(t, { ack: "manual", dedupeSize: 3 });
+  for (const n of [1, 2, 3]) {
+    peer.msg(`m${n}`, String(n));
+  }
+  await taken(events, 3);
+  peer.close(4000);
+  assert.equal((await server.peer()).since, "3");
+});
+
+test("with a handler of a stream that is gone at work, a socket resumes where the new stream began", async (t) => {
+  const { server, peer, events } = await connected(t, { ack: "manual" });
+  peer.msg("m1", "old-1");
+  peer.close(4002);
+  const next = await server.peer();
+  next.hello({ pos: "new-0", recovered: false });
+  await events.gap.take();
+  next.msg("m2", "new-1");
+  await settle(next, events);
+  next.close(4000);
+  assert.equal((await server.peer()).since, "new-0");
 });
 
 test("positions of a stream that is gone are never acked", async (t) => {

@@ -3,7 +3,7 @@ Ids, metadata and receivers are checked in core.ids, messages in core.payload.""
 
 from __future__ import annotations
 
-from .core.ids import _check as check_id
+from .core.ids import check_id
 from .errors import SettingError
 
 __all__ = [

@@ -49,12 +49,15 @@ _UNUSUAL = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 class Asked(NamedTuple):
-    """The parts of an upgrade request that matter."""
+    """The parts of an upgrade request that matter. The path holds the token, a secret."""
 
     path: str
     origins: list[str]
     offered: str
     key: bytes
+
+    def __repr__(self) -> str:
+        return f"<Asked {self.path.partition('?')[0]!r} from {self.origins!r}>"
 
 
 class Wanted(NamedTuple):
@@ -64,6 +67,9 @@ class Wanted(NamedTuple):
     slot: int
     since: str | None
     envelope: bool
+
+    def __repr__(self) -> str:
+        return f"<Wanted in slot {self.slot}, since {self.since!r}, envelope {self.envelope}>"
 
 
 class Refusal(NamedTuple):

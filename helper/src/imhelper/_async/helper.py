@@ -41,7 +41,7 @@ class ImHelper:
             (docs/helper.md has the forms).
         prefix: the cluster's name in Redis; the same as the servers' IM_PREFIX.
         token_ttl: seconds for which a URL of `prev_connect_server` may be used; at most 3600.
-        timeout: seconds after which a call gives up with RedisUnavailableError.
+        timeout: seconds that Redis may take for an answer; then a call gives up with RedisUnavailableError.
         username, password: the login, instead of in the URL; a callable is asked again at each connection.
         ssl_ca_certs, ssl_certfile, ssl_keyfile: paths of PEM files for TLS, read again at each connection.
 

@@ -11,6 +11,8 @@ from .view import View
 __all__ = ["Scan"]
 
 PAGE = 1000
+# Members that one script is given: Redis serves nobody else while it works on them.
+BATCH = 200
 
 
 class Scan:
@@ -22,15 +24,15 @@ class Scan:
 
     async def members(self, group: int, key: str) -> AsyncIterator[str]:
         """The members of a set."""
-        async for batch in self.batches(group, key):
-            for member in batch:
-                yield member
+        async for page in self.pages(group, "SSCAN", key):
+            for member in page:
+                yield member.decode()
 
     async def batches(self, group: int, key: str) -> AsyncIterator[list[str]]:
-        """The members of a set, some at a time."""
+        """The members of a set, at most BATCH at a time."""
         async for page in self.pages(group, "SSCAN", key):
-            if page:
-                yield [member.decode() for member in page]
+            for start in range(0, len(page), BATCH):
+                yield [member.decode() for member in page[start : start + BATCH]]
 
     async def pages(self, group: int, command: str, key: str) -> AsyncIterator[list[bytes]]:
         """The pages that SSCAN or HSCAN yields, raw."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._backend._work_aio import SingleFlight
 from .._backend.aio import Link
-from .._backend.common import Call, parse_info
+from .._backend.common import Call, policy_of
 from ..core.leases import Lease, choose_server, live_names, parse_leases
 from ..core.scripts import load
 from ..core.slots import slot_of
@@ -34,7 +34,7 @@ class View:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._flight = SingleFlight()
+        self._flight = SingleFlight(link.timeout)
         self._topology: Topology | None = None
         self._leases: dict[str, Lease] = {}
         self._seen = self._asked = _NEVER
@@ -140,8 +140,8 @@ class View:
     def _check_policy(self, reply: Any) -> None:
         self._policy_checked = True
         # Where INFO is not allowed, nothing is known and nothing is said.
-        policy = parse_info(reply).get("maxmemory_policy", "noeviction") if isinstance(reply, bytes) else "noeviction"
-        if policy != "noeviction":
+        policy = policy_of(reply)
+        if policy not in (None, "noeviction"):
             logger.warning(
                 "Redis at %s runs with maxmemory-policy %s: it may drop messages and presence; set it to noeviction",
                 self._link.config.describe(),

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from ..core.redis_url import Address, RedisConfig
 from .common import Arg, connection_settings, pack
 
-__all__ = ["RawConnection", "ask", "drop", "open_connection"]
+__all__ = ["RawConnection", "ask", "drop", "limit", "open_connection"]
 
 # A connection of redis-py. Its own types differ between the releases that are supported.
 RawConnection: TypeAlias = Any
@@ -50,6 +50,13 @@ def ask(connection: RawConnection, patience: float | None, *args: Arg) -> Any:
     """
     connection.send_packed_command([pack(args)], check_health=False)
     return connection.read_response(disable_decoding=True)
+
+
+def limit(connection: RawConnection, seconds: float) -> None:
+    """From now on wait at most `seconds` for the peer, in each send and each read."""
+    # What was dropped by redis-py has no socket, and says so when it is used.
+    if connection._sock is not None:
+        connection._sock.settimeout(max(0.001, seconds))
 
 
 def drop(connection: RawConnection) -> None:

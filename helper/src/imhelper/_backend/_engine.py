@@ -48,9 +48,11 @@ class Engine:
         self.connect_timeout = max(0.05, timeout / 2)
         self._clustered: bool | None = {"cluster": True, "sentinel": False, "single": None}[config.kind]
         self._routes: Routes | None = None
+        self._told_by: Address | None = None
         self._lanes: dict[Address, Lane] = {}
         self._parked: deque[Pending] = deque()
-        self._deadlines: deque[Pending] = deque()
+        # In the order of their deadlines, and without those that are done: what was answered must be kept by nobody.
+        self._waiting: dict[Pending, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._failures = 0
@@ -70,19 +72,24 @@ class Engine:
     def submit(self, call: Call) -> asyncio.Future[Any]:
         """Take a call on; the future gets the raw reply or an ImError."""
         future: asyncio.Future[Any] = self.loop.create_future()
-        deadlines = self._deadlines
-        while deadlines and deadlines[0].future.done():
-            deadlines.popleft()
-        if len(deadlines) >= MAX_WAITING:
+        waiting = self._waiting
+        if len(waiting) >= MAX_WAITING and not self._make_room():
             future.set_exception(RedisUnavailableError(f"more than {MAX_WAITING} calls are waiting for Redis"))
             return future
         pending = Pending(call, pack(call.command(self.prefix)), future, self.loop.time() + self.timeout)
-        deadlines.append(pending)
+        waiting[pending] = None
         self._asked = True
         if self._timer is None:
             self._timer = self.loop.call_at(pending.deadline, self._expire)
         self.dispatch(pending)
         return future
+
+    def _make_room(self) -> bool:
+        """Let go of the oldest calls as far as their callers have given them up; whether there were any."""
+        before = len(self._waiting)
+        while self._waiting and (oldest := next(iter(self._waiting))).future.done():
+            del self._waiting[oldest]
+        return len(self._waiting) < before
 
     def dispatch(self, pending: Pending) -> None:
         """Send a call on its way, or park it until there is one."""
@@ -104,21 +111,30 @@ class Engine:
         """Fail what is past its deadline. Deadlines are in order, because all calls have the same timeout."""
         self._timer = None
         now = self.loop.time()
-        while self._deadlines:
-            first = self._deadlines[0]
-            if not first.future.done():
-                if first.deadline > now:
-                    self._timer = self.loop.call_at(first.deadline, self._expire)
-                    return
-                first.future.set_exception(unanswered(self.config, self.timeout, first.error or self._last_error))
-            self._deadlines.popleft()
+        due: list[Pending] = []
+        for pending in self._waiting:
+            if pending.deadline > now and not pending.future.done():
+                self._timer = self.loop.call_at(pending.deadline, self._expire)
+                break
+            due.append(pending)
+        for pending in due:
+            self.fail(pending, unanswered(self.config, self.timeout, pending.error or self._last_error))
 
     # -- what a lane reports ----------------------------------------------------------------------------------------
 
-    def succeeded(self) -> None:
+    def succeeded(self, pending: Pending, reply: Any) -> None:
         """A server answered as it should."""
         self._failures = 0
         self._last_error = None
+        self._waiting.pop(pending, None)
+        if not pending.future.done():
+            pending.future.set_result(reply)
+
+    def fail(self, pending: Pending, error: BaseException) -> None:
+        """End a call with an error that a caller may see, unless it has ended already."""
+        self._waiting.pop(pending, None)
+        if not pending.future.done():
+            pending.future.set_exception(refused(error))
 
     def _failed(self, error: BaseException) -> None:
         """There is no way at the moment: remember why, and when to try again."""
@@ -141,8 +157,8 @@ class Engine:
             self.loop.call_later(backoff(pending.tries), self._again, pending)
         elif verdict is Verdict.MOVED:
             self._redirect(lane, pending, error)
-        elif not pending.future.done():
-            pending.future.set_exception(refused(error))
+        else:
+            self.fail(pending, error)
 
     def _redirect(self, lane: Lane, pending: Pending, error: BaseException) -> None:
         self._clustered = True
@@ -170,7 +186,7 @@ class Engine:
             self._park(waiting)
             return
         for pending in waiting:
-            pending.fail(error)
+            self.fail(pending, error)
 
     # -- finding a way ----------------------------------------------------------------------------------------------
 
@@ -194,12 +210,14 @@ class Engine:
     def _fail_parked(self, error: BaseException) -> None:
         parked, self._parked = self._parked, deque()
         for pending in parked:
-            pending.fail(error)
+            self.fail(pending, error)
 
     async def _recover(self) -> None:
         """Until no call is parked: find the routes, hand the calls to the lanes."""
         while any(not p.future.done() for p in self._parked):
             await asyncio.sleep(self._not_before - self.loop.time())
+            # Those that timed out meanwhile would pile up for as long as Redis is away.
+            self._parked = deque(p for p in self._parked if not p.future.done())
             try:
                 self._routes = self._routes or await self._discover()
             except Exception as error:
@@ -236,9 +254,9 @@ class Engine:
                     lane.leave()
 
     async def _discover(self) -> Routes:
-        routes, self._clustered = await discover(
-            self.config, self.prefix, self._clustered, list(self._lanes), self.connect_timeout
-        )
+        known = [*([self._told_by] if self._told_by else []), *self._lanes]
+        way = await discover(self.config, self.prefix, self._clustered, known, self.timeout)
+        routes, self._clustered, self._told_by = way
         return routes
 
     # -- the rest ---------------------------------------------------------------------------------------------------
@@ -263,6 +281,7 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._waiting.clear()
         for task in (self._recovery, self._follower):
             if task is not None:
                 task.cancel()

@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidRespo
 
 from ..core.redis_url import Address
 from ._connect_aio import RawConnection, drop, open_connection
-from .common import Call, pack, refused
+from .common import Call, pack
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -38,11 +38,6 @@ class Pending:
         self.tries = 0
         self.load = False
         self.sent_after = 0
-
-    def fail(self, error: BaseException) -> None:
-        """End the call with an error that a caller may see, unless it has ended already."""
-        if not self.future.done():
-            self.future.set_exception(refused(error))
 
 
 class _Extra:
@@ -156,13 +151,11 @@ class Lane:
                 self._wake.set()
             if isinstance(first, _Extra):
                 if isinstance(reply, Exception):
-                    first.pending.fail(reply)
+                    engine.fail(first.pending, reply)
             elif isinstance(reply, Exception):
                 engine.answer_error(self, first, reply)
             else:
-                engine.succeeded()
-                if not first.future.done():
-                    first.future.set_result(reply)
+                engine.succeeded(first, reply)
 
     async def _until_left(self) -> None:
         await self._left.wait()

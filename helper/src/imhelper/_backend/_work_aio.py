@@ -45,7 +45,8 @@ async def _finish(result: Awaitable[None]) -> None:
 class SingleFlight:
     """Callers that want the same work at the same time share one run of it (in each event loop)."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        """`patience` is there for the sake of one signature in both forms: the work keeps its own time here."""
         self._running: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -53,7 +54,9 @@ class SingleFlight:
         loop = asyncio.get_running_loop()
         task = self._running.get(loop)
         if task is None or task.done():
-            self._running = {at: t for at, t in self._running.items() if not at.is_closed()}
+            # Changed in place, one at a time: loops of other threads may be adding theirs.
+            for closed in [at for at in list(self._running) if at.is_closed()]:
+                self._running.pop(closed, None)
             task = self._running[loop] = loop.create_task(_finish(work()))
             # Its error belongs to who waits; when all of them were cancelled, nobody does.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -10,7 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeAlias
+
+from ..errors import RedisUnavailableError
 
 __all__ = ["Background", "Finished", "Guard", "SingleFlight", "finished", "invoke", "pause"]
 
@@ -42,25 +45,62 @@ async def _finish(result: Awaitable[Any]) -> None:
 
 
 class SingleFlight:
-    """Callers that want the same work at the same time do it one after the other.
+    """Callers that want the same work at the same time share one run of it."""
 
-    The work looks first whether it is still needed, so that only the first one does it.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        """`patience`: how many seconds a caller waits for the run of another one."""
+        self._patience = patience
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._running: Future[None] | None = None
+        # Last, so that no other thread of a forked child takes the parent's lock for its own.
+        self._pid = os.getpid()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Run `work` when nobody else does."""
+        """Run `work`, or wait for the run that is under way; its error reaches every caller.
+
+        Raises RedisUnavailableError when that run takes longer than this caller may wait.
+        """
         if self._pid != os.getpid():
-            # Another thread of the parent may have held the lock at the fork.
+            # Another thread of the parent may have held the lock at the fork, or its run was under way.
             self._reset()
         with self._lock:
+            running = self._running
+            if running is None:
+                mine = self._running = Future()
+        if running is None:
+            self._lead(work, mine)
+            return
+        try:
+            running.result(self._patience)
+        except CancelledError:
+            # Its thread was interrupted (by a signal, say), which says nothing about Redis.
+            self.run(work)
+        except TimeoutError as error:
+            raise RedisUnavailableError(
+                f"Redis did not answer within {self._patience:g} s what another thread had asked"
+            ) from error
+
+    def _lead(self, work: Callable[[], None], outcome: Future[None]) -> None:
+        try:
             work()
+        except BaseException as error:
+            self._end(outcome)
+            if isinstance(error, Exception):
+                outcome.set_exception(error)
+            else:
+                outcome.cancel()
+            raise
+        self._end(outcome)
+        outcome.set_result(None)
+
+    def _end(self, outcome: Future[None]) -> None:
+        """Whoever comes from now on begins a run of his own."""
+        with self._lock:
+            if self._running is outcome:
+                self._running = None
 
 
 class Guard:

@@ -14,7 +14,7 @@ from ..core.scripts import Script
 from ..core.slots import CLUSTER_GROUPS
 from ..errors import ImError
 from ._engine import Dedicated, Engine
-from .common import Arg, Call, parse_info
+from .common import Arg, Call, policy_of
 
 __all__ = ["Dedicated", "Link"]
 
@@ -44,7 +44,7 @@ class Link:
     @property
     def groups(self) -> int:
         """16 on a Redis Cluster, else 1. Certain after the first answered call, or after `ready()`."""
-        if any(e.clustered for e in self._engines.values()):
+        if any(e.clustered for e in list(self._engines.values())):
             self._groups = CLUSTER_GROUPS
         return self._groups
 
@@ -101,11 +101,11 @@ class Link:
     async def eviction_policy(self) -> str | None:
         """Redis's `maxmemory_policy`, or None when it can't be learnt."""
         reply = (await self.gather([Call(None, ("INFO", "memory"))]))[0]
-        return parse_info(reply).get("maxmemory_policy") if isinstance(reply, bytes) else None
+        return policy_of(reply)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail with RedisUnavailableError. A later call connects again."""
-        engines, self._engines = self._engines, {}
+        engines = self._take_engines()
         if self._pid != os.getpid():
             _inherited.extend(engines.values())
             return
@@ -127,12 +127,19 @@ class Link:
 
     def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
         if self._pid != os.getpid():
-            _inherited.extend(self._engines.values())
-            self._engines = {}
+            _inherited.extend(self._take_engines().values())
             self._pid = os.getpid()
-        self._engines = {at: e for at, e in self._engines.items() if not at.is_closed()}
+        # Changed in place, one at a time: loops of other threads may be adding theirs.
+        for closed in [at for at in list(self._engines) if at.is_closed()]:
+            self._engines.pop(closed, None)
         engine = self._engines[loop] = Engine(self.config, self.prefix, self.timeout, loop)
         return engine
+
+    def _take_engines(self) -> dict[asyncio.AbstractEventLoop, Engine]:
+        taken = dict(self._engines)
+        for loop in taken:
+            self._engines.pop(loop, None)
+        return taken
 
     def __repr__(self) -> str:
         return f"<imhelper link to {self.config.describe()}>"

@@ -4,7 +4,6 @@ Same methods and meaning as `aio.Link`."""
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +14,9 @@ from ..core.redis_url import Address, RedisConfig
 from ..core.scripts import Script
 from ..core.slots import CLUSTER_GROUPS
 from ..errors import RedisUnavailableError
-from ._connect_blocking import RawConnection, ask, drop, open_connection
+from ._connect_blocking import RawConnection, ask, drop, limit, open_connection
 from ._discover_blocking import discover
+from ._pool import Pool
 from .common import (
     SENTINEL_SECONDS,
     Arg,
@@ -28,7 +28,7 @@ from .common import (
     judge,
     may_pass,
     pack,
-    parse_info,
+    policy_of,
     redirect_of,
     refused,
     unanswered,
@@ -36,7 +36,6 @@ from .common import (
 
 __all__ = ["Dedicated", "Link"]
 
-KEPT_IDLE = 16
 BATCH = 512
 MAX_ROUNDS = 5
 
@@ -60,6 +59,24 @@ class _Pending:
         self.outcome = outcome
 
 
+class _Trip:
+    """Calls on their way to one server and back, and how long their connection waits for it."""
+
+    __slots__ = ("address", "batch", "connection", "fresh", "patience")
+
+    def __init__(self, address: Address, batch: list[_Pending], patience: float) -> None:
+        self.address = address
+        self.batch = batch
+        self.connection: RawConnection = None
+        self.fresh = False
+        self.patience = patience
+
+    def drop(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            drop(connection)
+
+
 class Link:
     """A way to Redis for blocking code: connects at first use, survives forks, restarts and failovers.
 
@@ -77,12 +94,13 @@ class Link:
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._idle: dict[Address, list[RawConnection]] = {}
+        self._pool = Pool()
         self._routes: Routes | None = None
         self._routes_at = 0.0
+        self._told_by: Address | None = None
         self._clustered: bool | None = {"cluster": True, "sentinel": False, "single": None}[self.config.kind]
+        # Last, so that no other thread of a forked child takes the parent's connections for its own.
+        self._pid = os.getpid()
 
     @property
     def groups(self) -> int:
@@ -136,19 +154,15 @@ class Link:
     def eviction_policy(self) -> str | None:
         """Redis's `maxmemory_policy`, or None when it can't be learnt."""
         reply = self.gather([Call(None, ("INFO", "memory"))])[0]
-        return parse_info(reply).get("maxmemory_policy") if isinstance(reply, bytes) else None
+        return policy_of(reply)
 
     def close(self) -> None:
         """Close all idle connections; one in use is closed when its call ends. A later call connects again."""
         if self._pid != os.getpid():
             self._reset()
             return
-        with self._lock:
-            idle, self._idle = self._idle, {}
-            self._routes = None
-        for connections in idle.values():
-            for connection in connections:
-                drop(connection)
+        self._pool.close()
+        self._routes = None
 
     def __repr__(self) -> str:
         return f"<imhelper link to {self.config.describe()}>"
@@ -168,6 +182,7 @@ class Link:
             # A fork: the parent's sockets are let go without a word on them.
             self._reset()
         deadline = time.monotonic() + self.timeout
+        generation = self._pool.generation
         rounds = failures = 0
         error: BaseException | None = None
         waiting = calls
@@ -180,23 +195,27 @@ class Link:
                     return
                 time.sleep(pause)
             try:
-                lost = self._attempt(waiting)
+                lost = self._attempt(waiting, deadline, generation)
             except Exception as failure:
-                self._routes = None
-                lost = failure
-                if not may_pass(failure):
-                    for pending in waiting:
-                        if not pending.answered:
-                            pending.answer(refused(failure))
+                lost = self._lost(waiting, failure)
             rounds += 1
             if lost is not None or rounds > MAX_ROUNDS:
                 failures += 1
                 error = lost or error
             waiting = [p for p in waiting if not p.answered]
 
-    def _attempt(self, calls: list[_Pending]) -> BaseException | None:
+    def _lost(self, calls: list[_Pending], failure: Exception) -> Exception:
+        """There is no way for these calls at the moment: look for it again, unless that makes no sense."""
+        self._routes = None
+        if not may_pass(failure):
+            for pending in calls:
+                if not pending.answered:
+                    pending.answer(refused(failure))
+        return failure
+
+    def _attempt(self, calls: list[_Pending], deadline: float, generation: int) -> BaseException | None:
         """Try once. Returns why what is left must wait, or None when it may be repeated at once."""
-        routes = self._find_routes()
+        routes = self._find_routes(deadline)
         by_address: dict[Address, list[_Pending]] = {}
         error: BaseException | None = None
         for pending in calls:
@@ -206,50 +225,99 @@ class Link:
                 error = ConnectionError("no node of the Redis Cluster serves this key at the moment")
             else:
                 by_address.setdefault(address, []).append(pending)
-        for address, batch in by_address.items():
-            for start in range(0, len(batch), BATCH):
-                error = self._exchange(address, batch[start : start + BATCH]) or error
+        while by_address:
+            trips = [_Trip(address, batch[:BATCH], self._patience) for address, batch in by_address.items()]
+            error = self._exchange(trips, deadline, generation) or error
+            by_address = {a: batch[BATCH:] for a, batch in by_address.items() if len(batch) > BATCH}
         return error
 
-    def _find_routes(self) -> Routes:
+    def _find_routes(self, deadline: float) -> Routes:
         routes = self._routes
         old = self.config.kind == "sentinel" and time.monotonic() - self._routes_at > SENTINEL_SECONDS
         if routes is None or old:
+            known = [*([self._told_by] if self._told_by else []), *self._pool.addresses()]
+            # Who only makes sure takes no more than half of the time that the call itself has.
+            seconds = (deadline - time.monotonic()) / (1 if routes is None else 2)
             try:
-                found, self._clustered = discover(
-                    self.config, self.prefix, self._clustered, list(self._idle), self._patience
-                )
+                way = discover(self.config, self.prefix, self._clustered, known, seconds)
             except Exception:
                 if routes is None:
                     raise
                 # The primary may be well all the same; if it is not, the calls themselves will tell.
                 found = routes
+            else:
+                found, self._clustered, self._told_by = way
             if routes is not None and (left := routes.address(None)) not in (None, found.address(None)):
-                self._forget(left)
+                self._pool.forget(left)
             routes = self._routes = found
             self._routes_at = time.monotonic()
         return routes
 
-    def _exchange(self, address: Address, batch: list[_Pending]) -> BaseException | None:
-        """One round trip with one server; returns as `_attempt` does, raises when a new connection was lost."""
-        connection, fresh = self._take(address)
+    def _exchange(self, trips: list[_Trip], deadline: float, generation: int) -> BaseException | None:
+        """One round trip with each server, all under way at once; a server that is away holds up no other one.
+
+        Returns as `_attempt` does.
+        """
+        error: BaseException | None = None
+        ahead = len(trips)
         try:
-            connection.send_packed_command([b"".join(map(_wire, batch))], check_health=False)
-            error = self._read(connection, address, batch)
-        except BaseException as lost:
-            drop(connection)
-            if not isinstance(lost, ConnectionLost) or fresh:
-                raise
-            # It had been idle: the server may have restarted since, and then the others are dead too.
-            self._forget(address)
-            return None
+            for trip in trips:
+                try:
+                    # A share of the time for each: for those that are still to be asked, and for the answers.
+                    self._send(trip, (deadline - time.monotonic()) / (ahead + 1))
+                except Exception as failure:
+                    error = self._failed(trip, failure) or error
+                ahead -= 1
+            until = min(deadline, time.monotonic() + self._patience)
+            for trip in trips:
+                if trip.connection is not None:
+                    try:
+                        error = self._receive(trip, until - time.monotonic(), generation) or error
+                    except Exception as failure:
+                        error = self._failed(trip, failure) or error
+        finally:
+            # Whatever is left here was interrupted, and has replies under way that belong to nobody.
+            for trip in trips:
+                trip.drop()
+        return error
+
+    def _send(self, trip: _Trip, seconds: float) -> None:
+        trip.connection = self._pool.take(trip.address)
+        if trip.connection is None:
+            trip.fresh = True
+            trip.patience = min(self._patience, max(0.05, seconds))
+            trip.connection = open_connection(self.config, trip.address, trip.patience)
+        self._bound(trip, seconds)
+        trip.connection.send_packed_command([b"".join(map(_wire, trip.batch))], check_health=False)
+
+    def _receive(self, trip: _Trip, seconds: float, generation: int) -> BaseException | None:
+        self._bound(trip, seconds)
+        error = self._read(trip.connection, trip.address, trip.batch)
         if isinstance(error, ReadOnlyError):
-            drop(connection)
-            self._forget(address)
+            trip.drop()
+            self._pool.forget(trip.address)
             self._routes = None
         else:
-            self._give_back(address, connection)
+            self._bound(trip, self._patience)
+            connection, trip.connection = trip.connection, None
+            self._pool.give_back(trip.address, connection, generation)
         return error
+
+    def _bound(self, trip: _Trip, seconds: float) -> None:
+        """Let a connection wait for `seconds` at most. To change that is a system call: only where it counts."""
+        wanted = self._patience if seconds > 0.9 * self._patience else seconds
+        if trip.patience != wanted:
+            limit(trip.connection, wanted)
+            trip.patience = wanted
+
+    def _failed(self, trip: _Trip, failure: Exception) -> BaseException | None:
+        """What it means that a connection was lost, or could not be had; returns as `_attempt` does."""
+        trip.drop()
+        if trip.fresh or not isinstance(failure, ConnectionLost):
+            return self._lost(trip.batch, failure)
+        # It had been idle: the server may have restarted since, and then the others are dead too.
+        self._pool.forget(trip.address)
+        return None
 
     def _read(self, connection: RawConnection, address: Address, batch: list[_Pending]) -> BaseException | None:
         error: BaseException | None = None
@@ -285,30 +353,6 @@ class Link:
         else:
             return error
         return None
-
-    # -- the pool ---------------------------------------------------------------------------------------------------
-
-    def _take(self, address: Address) -> tuple[RawConnection, bool]:
-        """A connection to an address, and whether it is new."""
-        with self._lock:
-            idle = self._idle.get(address)
-            if idle:
-                return idle.pop(), False
-        return open_connection(self.config, address, self._patience), True
-
-    def _give_back(self, address: Address, connection: RawConnection) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(address, [])
-            if len(idle) < KEPT_IDLE:
-                idle.append(connection)
-                return
-        drop(connection)
-
-    def _forget(self, address: Address) -> None:
-        with self._lock:
-            idle = self._idle.pop(address, [])
-        for connection in idle:
-            drop(connection)
 
 
 def _wire(pending: _Pending) -> bytes:

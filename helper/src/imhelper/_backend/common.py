@@ -32,6 +32,7 @@ __all__ = [
     "pack",
     "parse_cluster_slots",
     "parse_info",
+    "policy_of",
     "redirect_of",
     "refused",
     "tag_of",
@@ -51,6 +52,11 @@ class Call(NamedTuple):
     group: int | None
     args: tuple[Arg, ...]
     script: Script | None = None
+
+    def __repr__(self) -> str:
+        # Its arguments may hold a token, or what people write to each other.
+        what = f"script {self.script.name}" if self.script else str(self.args[0])
+        return f"<Call of {what} for group {self.group}>"
 
     def command(self, prefix: str) -> tuple[Arg, ...]:
         """The command as it goes over the wire."""
@@ -142,14 +148,22 @@ def may_pass(error: BaseException) -> bool:
 
 
 def refused(error: BaseException) -> ImError:
-    """The error that a caller gets at once for what can't pass. Holds no secrets: Redis does not echo them."""
+    """The error that a caller gets at once for what can't pass, without the arguments that Redis may quote in it."""
     if isinstance(error, ImError):
         return error
+    _without_arguments(error)
     code = _code(error)
     sentence = _SENTENCES.get(code, "Redis refused a command")
     made = RedisUnavailableError(f"{sentence} ({str(error)[:300]})")
     made.__cause__ = error
     return made
+
+
+def _without_arguments(error: BaseException) -> None:
+    """Cut off what Redis quotes of a command that it does not know: a password or a token may be in it."""
+    text, quote, _ = str(error).partition("with args beginning with:")
+    if quote:
+        error.args = (text.rstrip(" ,"),)
 
 
 def unanswered(config: RedisConfig, timeout: float, error: BaseException | None) -> RedisUnavailableError:
@@ -186,6 +200,11 @@ def parse_info(raw: bytes) -> dict[str, str]:
     """The fields of an INFO reply."""
     lines = (line.partition(":") for line in raw.decode("utf-8", "replace").splitlines() if ":" in line)
     return {name: value for name, _, value in lines}
+
+
+def policy_of(reply: Any) -> str | None:
+    """`maxmemory_policy` out of the reply to INFO memory, or None when that was not allowed or not answered."""
+    return parse_info(reply).get("maxmemory_policy") if isinstance(reply, bytes) else None
 
 
 class Routes:

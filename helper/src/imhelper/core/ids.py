@@ -13,6 +13,7 @@ __all__ = [
     "METADATA_MAX_BYTES",
     "check_chan",
     "check_client",
+    "check_id",
     "check_metadata",
     "check_prefix",
     "unique",
@@ -22,7 +23,8 @@ ID_MAX_BYTES = 128
 METADATA_MAX_BYTES = 4096
 
 
-def _check(what: str, value: object) -> str:
+def check_id(what: str, value: object) -> str:
+    """Return `value` if it may name something, else raise InvalidIdError that calls it `what`."""
     if not isinstance(value, str):
         raise InvalidIdError(f"{what} must be a str, not {type(value).__name__}")
     try:
@@ -38,17 +40,17 @@ def _check(what: str, value: object) -> str:
 
 def check_client(value: object) -> str:
     """Return `value` if it is a legal client id, else raise InvalidIdError (contract part 1)."""
-    return _check("client_id", value)
+    return check_id("client_id", value)
 
 
 def check_chan(value: object) -> str:
     """Return `value` if it is a legal channel name, else raise InvalidIdError."""
-    return _check("chan", value)
+    return check_id("chan", value)
 
 
 def check_prefix(value: object) -> str:
     """Return `value` if it is a legal prefix: an id without braces, which would break Redis Cluster's hash tags."""
-    prefix = _check("prefix", value)
+    prefix = check_id("prefix", value)
     if "{" in prefix or "}" in prefix:
         raise InvalidIdError(f"prefix {prefix!r} must not hold braces")
     return prefix
