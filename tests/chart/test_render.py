@@ -279,10 +279,15 @@ def test_the_imcluster_may_be_the_users_own():
     assert [o for o in found if o["kind"] != "ImCluster"] == [o for o in objects(DEMO) if o["kind"] != "ImCluster"]
 
 
-def test_only_the_charts_own_valkey_is_taken_over():
+@pytest.mark.parametrize("own", ["true", "false"])
+@pytest.mark.parametrize("given", ["url=redis://r:6379", "urlFrom.secretKeyRef.name=s"])
+def test_only_the_charts_own_valkey_is_taken_over(own, given):
     mark = "imcluster.io/adopt-prefix"
     assert named(objects(DEMO), "ImCluster", "trial")["metadata"]["annotations"][mark] == "true"
-    other = objects(DEMO, None, "--set", "valkey.enabled=false,imcluster.spec.redis.url=redis://r:6379")
+    prefixed = objects(DEMO, None, "--set", "imcluster.spec.redis.prefix=chat")
+    assert named(prefixed, "ImCluster", "trial")["metadata"]["annotations"][mark] == "true"
+    # A Valkey that runs beside says nothing about whose Redis the spec names.
+    other = objects(DEMO, None, "--set", f"valkey.enabled={own},imcluster.spec.redis.{given}")
     assert mark not in named(other, "ImCluster", "trial")["metadata"].get("annotations", {})
 
 

@@ -9,6 +9,7 @@ from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
 from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.redis import Taken
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
@@ -90,6 +91,23 @@ async def test_routes_are_looked_for_until_none_is_left_whoever_wanted_them():
     await kept._look(manifest)
     assert api.asked == [True, True, True, False], "an operator that begins, or one whose removal failed, asks, too"
     await kept._close()
+
+
+@pytest.mark.parametrize("deleting_at", [None, 60.0])
+async def test_an_imcluster_that_is_to_go_takes_no_prefix(deleting_at):
+    class Prefix:
+        """Notes how it is asked for."""
+
+        async def hold(self, **how: bool) -> bool:
+            asked.append(how)
+            raise Taken("of others")
+
+    asked: list[dict[str, bool]] = []
+    kept = keeper(FakeApi())
+    kept._redis = Prefix()  # type: ignore[assignment]
+    spec = parse_spec({"redis": {"url": "redis://r"}})
+    await kept._look_at_redis(Cluster(KEY, "uid", 1, spec, adopt=True, deleting_at=deleting_at), Seen(0.0))
+    assert asked == [{"adopt": True, "only_keep": deleting_at is not None}]
 
 
 @pytest.fixture

@@ -33,11 +33,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- printf "%s:%v" .Values.webchat.image.repository (.Values.webchat.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
+{{- /* Whether the ImCluster's Redis is the Valkey of this chart: not empty when the spec names no other. */ -}}
+{{- define "demo.ownRedis" -}}
+{{- $redis := .Values.imcluster.spec.redis | default dict -}}
+{{- if not (or $redis.url $redis.urlFrom) }}true{{ end -}}
+{{- end -}}
+
 {{- /* The spec as it is applied: what was given, with the defaults of redis and exposure where they are absent. */ -}}
 {{- define "demo.spec" -}}
 {{- $spec := deepCopy .Values.imcluster.spec -}}
 {{- $redis := deepCopy ($spec.redis | default dict) -}}
-{{- if not (or $redis.url $redis.urlFrom) -}}
+{{- if include "demo.ownRedis" . -}}
 {{- if not .Values.valkey.enabled -}}
 {{- fail "imcluster.spec.redis must have a url or a urlFrom when valkey.enabled is false" -}}
 {{- end -}}

@@ -236,7 +236,8 @@ class Keeper:
             return None, self._redis_problem
         expected = [p.name for p in seen.pods if self._admitted and p.name in self._admitted]
         try:
-            self._held = await self._redis.hold(cluster.adopt)
+            # One that is to go takes no prefix any more: its end would remove what belongs to others.
+            self._held = await self._redis.hold(adopt=cluster.adopt, only_keep=cluster.deleting_at is not None)
             view = await self._redis.view(expected, cluster.spec.server.lease_seconds)
         except Taken as error:
             self._held = False
