@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from imhelper import ImHelper, RedisUnavailableError
+from imhelper.core.topology import ServerEntry, Topology
 from imhelper.sync import ImHelper as BlockingImHelper
+from imoperator.redis import Access, Redis
 from tests.support import docs
 from tests.support.ports import free_port
 from tests.support.process import Process
@@ -139,6 +141,22 @@ async def test_with_two_more_rules_they_suffice_on_a_redis_cluster(spawn_redis, 
     assert await server.stop_async() == 0
     for node in nodes:
         assert await _refused(node) == set()
+
+
+async def test_they_suffice_for_the_operator_too(guarded):
+    access = Access(f"redis://127.0.0.1:{guarded.port}", "im", "imcluster", PASSWORD)
+    operator, successor = Redis(access, "uid", "one"), Redis(access, "uid", "two")
+    assert await operator.hold()
+    new = Topology(0, 16, 1, (ServerEntry("chat-0", "ws://a/ws"),), (0,) * 16)
+    assert await operator.publish(new, await operator.view([], 5.0)) is not None
+    assert (await operator.view(["chat-0"], 5.0)).topology is not None
+    await operator.release()
+    assert await successor.hold(only_keep=True)
+    assert await successor.wipe() == 2
+    assert guarded.command("DBSIZE") == 0
+    await operator.close()
+    await successor.close()
+    assert await _refused(guarded) == set()
 
 
 def _use_the_blocking_helper(guarded) -> None:
