@@ -15,7 +15,7 @@ from imoperator.observe import read_cluster, read_pod, read_seen
 from imoperator.routes import server_url
 from imoperator.settings import load_settings
 from imoperator.spec import parse_spec
-from imoperator.workload import digest, pod_template, references, statefulset
+from imoperator.workload import digest, pod_template, references, references_of, statefulset
 
 DEFAULTS = Defaults("imcluster/imserver:1", "IfNotPresent", ("pull",))
 
@@ -108,6 +108,24 @@ def test_references_that_pods_read_only_at_their_start_change_the_template():
     assert one != two
     mounted = cluster(redis={"url": "redis://r", "passwordFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
     assert references(mounted.spec) == [], "what is mounted is renewed without a roll-out"
+
+
+def test_a_missing_reference_changes_nothing_for_servers_that_run():
+    secret = {"name": "s", "key": "k"}
+    env = [
+        {"name": "A", "valueFrom": {"secretKeyRef": secret}},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": True}}},
+    ]
+    at = cluster(podTemplate={"env": env})
+    needed, optional = Ref("Secret", "s", "k"), Ref("ConfigMap", "c", "k")
+    before = pod_template(at, DEFAULTS, {needed: "x", optional: "x"})
+    kept = references_of(statefulset(at, before, "spec", 3, 3))
+    assert kept and pod_template(at, DEFAULTS, {optional: "x"}, kept) == before
+    assert pod_template(at, DEFAULTS, {}, kept) == before
+    assert pod_template(at, DEFAULTS, {needed: "x", optional: "x"}, kept) == before, "it is back as it was"
+    assert pod_template(at, DEFAULTS, {needed: "y", optional: "x"}, kept) != before
+    assert pod_template(at, DEFAULTS, {needed: "x"}, kept) != before, "to do without is a value, too"
+    assert references_of(None) == references_of(statefulset(at, pod_template(at, DEFAULTS, {}), "spec", 3, 3)) == ""
 
 
 def test_scaling_does_not_change_the_template():

@@ -7,12 +7,13 @@ import pytest
 
 from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
-from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
+from imoperator.model import Cluster, Defaults, Pod, RedisView, Ref, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
 from imoperator.redis import Taken
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
+from imoperator.workload import pod_template, statefulset
 
 KEY, OTHER = Key("ns", "chat"), Key("ns", "other")
 UNREADABLE = {"redis": {"url": "redis://r"}, "replicas": "many"}
@@ -108,6 +109,37 @@ async def test_an_imcluster_that_is_to_go_takes_no_prefix(deleting_at):
     spec = parse_spec({"redis": {"url": "redis://r"}})
     await kept._look_at_redis(Cluster(KEY, "uid", 1, spec, adopt=True, deleting_at=deleting_at), Seen(0.0))
     assert asked == [{"adopt": True, "only_keep": deleting_at is not None}]
+
+
+async def test_servers_are_left_as_they_are_while_a_secret_is_missing():
+    spec = {"redis": {"urlFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}}
+    before = pod_template(
+        Cluster(KEY, "uid", 3, parse_spec(spec)), Defaults("imserver:2"), {Ref("Secret", "s", "k"): "digest"}
+    )
+    live = statefulset(Cluster(KEY, "uid", 3, parse_spec(spec)), before, "spec", 1, 1)
+
+    class Api(FakeApi):
+        async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
+            return {("StatefulSet", "chat"): live}
+
+        async def value(self, _: str, __: Ref) -> None:
+            return None
+
+        async def tell(self, *_: Any, **__: Any) -> None:
+            pass
+
+    async def apply(_: Cluster, __: Seen, template: dict[str, Any], ___: Plan) -> None:
+        applied.append(template)
+
+    applied: list[dict[str, Any]] = []
+    api = Api(finalizers=[FINALIZER])
+    assert api.manifest is not None
+    api.manifest["spec"] = spec
+    kept = keeper(api)
+    kept._apply = apply  # type: ignore[assignment]
+    assert not await kept._pass()
+    assert applied == [before]
+    assert api.manifest["status"]["conditions"][2]["reason"] == "SecretMissing"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from .redis import Access, Redis, Taken
 from .rollout import Plan, plan
 from .status import COUNTERS_SECONDS, Problem, build_status, events_of, urgent
 from .turn import Turn
-from .workload import digest, pod_template, statefulset
+from .workload import digest, pod_template, references_of, statefulset
 
 __all__ = ["Keeper"]
 
@@ -59,6 +59,7 @@ class Keeper:
         self._seen: Seen | None = None
         self._applier = Applier(api)
         self._digests: dict[Ref, str] = {}
+        self._references = ""
         self._access: Access | None = None
         self._redis: Redis | None = None
         self._redis_wait, self._redis_next = 0.0, float("-inf")
@@ -160,7 +161,7 @@ class Keeper:
         if full and not cluster.has_finalizer:
             await self._api.set_finalizer(cluster.key, cluster.uid, True)
             cluster = self._cluster = replace(cluster, has_finalizer=True)
-        template = pod_template(cluster, self._defaults, self._digests)
+        template = pod_template(cluster, self._defaults, self._digests, self._references)
         steps = self._plan(cluster, seen, view, digest(template))
         failed = None
         # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
@@ -200,6 +201,7 @@ class Keeper:
         self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
         self._looked = monotonic()
         self._digests = await digests_of(self._api, cluster)
+        self._references = references_of(live.get(("StatefulSet", key.name)))
         try:
             self._use(await read_access(self._api, cluster), cluster)
         except (MissingReference, ValueError) as error:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from .model import Cluster, Defaults, Manifest, Ref
 from .names import CAUSE, GENERATION, GROUP, SERVING, TEMPLATE, headless, labels, selector
 from .spec import Redis, Server, Spec
 
-__all__ = ["ADMIN_PORT", "PORT", "USER", "digest", "pod_template", "references", "statefulset"]
+__all__ = ["ADMIN_PORT", "PORT", "USER", "digest", "pod_template", "references", "references_of", "statefulset"]
 
 PORT, ADMIN_PORT = 6001, 9600
 USER = 10001
@@ -42,6 +42,23 @@ def references(spec: Spec) -> list[Ref]:
             if field in source:
                 found.add(Ref(kind, str(source[field].get("name", "")), str(source[field].get("key", ""))))
     return sorted(found)
+
+
+def _required(spec: Spec) -> set[Ref]:
+    """Those of `references(spec)` without which no pod starts."""
+    env = tuple(entry for entry in spec.pod_template.env if not _optional(entry))
+    return set(references(replace(spec, pod_template=replace(spec.pod_template, env=env))))
+
+
+def _optional(entry: Mapping[str, Any]) -> bool:
+    source = entry.get("valueFrom") or {}
+    return any((source.get(field) or {}).get("optional") for field in ("secretKeyRef", "configMapKeyRef"))
+
+
+def references_of(statefulset: Manifest | None) -> str:
+    """The digest of the referred values in the template of a StatefulSet as the API has it; empty without one."""
+    metadata = statefulset["spec"]["template"].get("metadata") or {} if statefulset else {}
+    return str((metadata.get("annotations") or {}).get(REFERENCES, ""))
 
 
 def _redis_env(redis: Redis) -> list[Manifest]:
@@ -144,8 +161,12 @@ def _container(spec: Spec, defaults: Defaults, mounts: list[Manifest]) -> Manife
     }
 
 
-def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str]) -> Manifest:
-    """The template of the servers' pods. `digests` holds one text for each of `references(spec)` that exists."""
+def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str], kept: str = "") -> Manifest:
+    """The template of the servers' pods. `digests` holds one text for each of `references(spec)` that exists.
+
+    `kept` is `references_of` the StatefulSet, which stays while one of those that pods need is missing: servers that
+    run have read it, and new ones could not start.
+    """
     spec, name = cluster.spec, cluster.key.name
     more = spec.pod_template
     volumes, mounts = [dict(v) for v in more.volumes], [dict(m) for m in more.volume_mounts]
@@ -168,7 +189,9 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
         {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **term}
     ]
     annotations = dict(more.annotations)
-    if digests:
+    if kept and not _required(spec) <= digests.keys():
+        annotations[REFERENCES] = kept
+    elif digests:
         annotations[REFERENCES] = digest({f"{r.kind}/{r.name}/{r.key}": d for r, d in digests.items()})
     pod: Manifest = {
         "serviceAccountName": name,
