@@ -142,6 +142,52 @@ async def test_servers_are_left_as_they_are_while_a_secret_is_missing():
     assert api.manifest["status"]["conditions"][2]["reason"] == "SecretMissing"
 
 
+class OneSecret(FakeApi):
+    """Has one value for whatever the spec refers to."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__()
+        self.content = content
+
+    async def value(self, _: str, __: Ref) -> bytes:
+        return self.content
+
+    def with_redis(self, redis: dict[str, Any]) -> dict[str, Any]:
+        """The ImCluster with this Redis."""
+        assert self.manifest is not None
+        return self.manifest | {"spec": {"redis": redis}}
+
+
+FROM_SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+
+
+@pytest.mark.parametrize(
+    ("redis", "content", "reason", "sentence"),
+    [
+        ({"url": "redis://h/abc"}, b"", "BadRedisURL", "db must be a number"),
+        ({"url": "redis+sentinel://h"}, b"", "BadRedisURL", "name the service"),
+        ({"urlFrom": FROM_SECRET, "tls": {"caFrom": FROM_SECRET}}, b"redis://:hush@h", "BadRedisURL", "needs TLS"),
+        ({"urlFrom": FROM_SECRET}, b"hush:h", "BadRedisURL", "must begin with one of"),
+        ({"urlFrom": FROM_SECRET}, b"\xffhush", "SecretMissing", "must hold text in UTF-8 under the key 'k'"),
+    ],
+)
+async def test_a_redis_that_cant_be_used_is_told_by_what_is_wrong(redis, content, reason, sentence):
+    api = OneSecret(content)
+    problem = await keeper(api)._look(api.with_redis(redis))
+    assert problem is not None and problem.reason == reason
+    assert sentence in problem.message and "hush" not in problem.message
+
+
+async def test_a_bad_url_leaves_the_link_that_is_there_as_it_is():
+    api = OneSecret()
+    kept = keeper(api)
+    assert await kept._look(api.with_redis({"url": "redis://h"})) is None
+    before, closed = kept._redis, kept._ending._closing
+    assert await kept._look(api.with_redis({"url": "redis://h/abc"})) is not None
+    assert kept._redis is before and not closed
+    await kept._close()
+
+
 @pytest.fixture
 def upgraded() -> Seen:
     """A StatefulSet that has the operator's new template already, and whose pods are still the old ones."""

@@ -22,7 +22,7 @@ ROUNDS = 50_000
 
 
 class MissingReference(Exception):
-    """A Secret, a ConfigMap or a key that the spec names is not there."""
+    """A Secret, a ConfigMap or a key that the spec names is not there, or holds nothing that can be used."""
 
 
 async def _read(api: Api, namespace: str, ref: Ref) -> bytes:
@@ -30,6 +30,15 @@ async def _read(api: Api, namespace: str, ref: Ref) -> bytes:
     if found is None:
         raise MissingReference(f"{ref.kind} {ref.name!r} with the key {ref.key!r} is not there")
     return found
+
+
+async def _text(api: Api, namespace: str, source: FromSecret) -> str:
+    try:
+        return (await _secret(api, namespace, source)).decode().strip()
+    except UnicodeDecodeError:
+        ref = source.secret_key_ref
+        # The error itself would tell a byte of the secret.
+        raise MissingReference(f"Secret {ref.name!r} must hold text in UTF-8 under the key {ref.key!r}") from None
 
 
 async def _secret(api: Api, namespace: str, source: FromSecret) -> bytes:
@@ -52,13 +61,13 @@ def qualified(url: str, namespace: str) -> str:
 
 
 async def read_access(api: Api, cluster: Cluster) -> Access:
-    """How this cluster's Redis is reached. Raises MissingReference, and ValueError for a secret that is no text."""
+    """How this cluster's Redis is reached. Raises MissingReference, also for a value that is no text."""
     redis, namespace = cluster.spec.redis, cluster.key.namespace
     url, password, ca, cert, key = redis.url or "", None, None, None, None
     if redis.url_from is not None:
-        url = (await _secret(api, namespace, redis.url_from)).decode().strip()
+        url = await _text(api, namespace, redis.url_from)
     if redis.password_from is not None:
-        password = (await _secret(api, namespace, redis.password_from)).decode().strip()
+        password = await _text(api, namespace, redis.password_from)
     if redis.tls is not None and redis.tls.ca_from is not None:
         ca = await _secret(api, namespace, redis.tls.ca_from)
     if redis.tls is not None and redis.tls.cert_from is not None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 
 from imhelper.core.topology import ACTIVE, Topology
-from imhelper.errors import ImError, RedisUnavailableError
+from imhelper.errors import ImError, RedisUnavailableError, SettingError
 
 from .access import MissingReference, digests_of, read_access
 from .api import UNANSWERED, Api
@@ -204,8 +204,10 @@ class Keeper:
         self._references = references_of(live.get(("StatefulSet", key.name)))
         try:
             self._use(await read_access(self._api, cluster), cluster)
-        except (MissingReference, ValueError) as error:
+        except MissingReference as error:
             problem = Problem("SecretMissing", str(error))
+        except SettingError as error:
+            problem = Problem("BadRedisURL", str(error))
         return problem
 
     async def _refuse(self, manifest: Manifest, why: str) -> None:
@@ -225,8 +227,8 @@ class Keeper:
         if access == self._access:
             return
         if self._redis is None or not self._redis.renew_access(access):
-            self._ending.leave(self._redis)
-            self._redis = Redis(access, cluster.uid, self._instance)
+            old, self._redis = self._redis, Redis(access, cluster.uid, self._instance)
+            self._ending.leave(old)
             self._held = False
         self._access = access
         self._redis_next = float("-inf")

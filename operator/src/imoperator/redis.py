@@ -19,6 +19,7 @@ from imhelper.core.leases import parse_leases
 from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.slots import CLUSTER_GROUPS
 from imhelper.core.topology import Topology
+from imhelper.errors import SettingError
 
 from .beats import Beats
 from .model import RedisView
@@ -65,21 +66,28 @@ def _whose(kind: str, uid: str, adopt: bool) -> str:
 
 
 class Redis:
-    """One cluster's way to Redis. Every method raises RedisUnavailableError when Redis can't be reached."""
+    """One cluster's way to Redis. Raises SettingError for a URL that can't be used.
+
+    Every method raises RedisUnavailableError when Redis can't be reached.
+    """
 
     def __init__(self, access: Access, uid: str, instance: str) -> None:
         self.access = access
         self._uid, self._instance = uid, instance
         self._folder = tempfile.TemporaryDirectory(prefix="imoperator-")
-        config = parse_redis_url(
-            access.url,
-            username=access.username,
-            # Asked at each connection, so that a rotated password needs no new link.
-            password=self._password if access.password is not None else None,
-            ssl_ca_certs=self._file("ca.crt", access.ca),
-            ssl_certfile=self._file("tls.crt", access.cert),
-            ssl_keyfile=self._file("tls.key", access.key),
-        )
+        try:
+            config = parse_redis_url(
+                access.url,
+                username=access.username,
+                # Asked at each connection, so that a rotated password needs no new link.
+                password=self._password if access.password is not None else None,
+                ssl_ca_certs=self._file("ca.crt", access.ca),
+                ssl_certfile=self._file("tls.crt", access.cert),
+                ssl_keyfile=self._file("tls.key", access.key),
+            )
+        except SettingError:
+            self._folder.cleanup()
+            raise
         self.link = Link(config, prefix=access.prefix, timeout=TIMEOUT)
         self._beats = Beats()
         self._topology: Topology | None = None
