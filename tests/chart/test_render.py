@@ -175,6 +175,20 @@ def test_images_and_secrets_reach_the_operator():
     assert spec["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
 
 
+def test_where_the_operator_may_run_its_hooks_may_run():
+    options = ["--set", "nodeSelector.pool=infra,tolerations[0].key=infra,tolerations[0].operator=Exists"]
+    options += ["--set", "priorityClassName=high,affinity.nodeAffinity.x=y,affinity.podAntiAffinity.x=y"]
+    found = dict(pod_specs(objects(MAIN, None, *options)))
+    assert set(found) == {"Deployment/trial-operator", "Job/trial-operator-release", "Pod/trial-operator-test"}
+    for where, spec in found.items():
+        assert spec["nodeSelector"] == {"pool": "infra"}, where
+        assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}], where
+        assert spec["priorityClassName"] == "high", where
+        # What keeps replicas apart from each other must not keep a hook from its node.
+        apart = {"podAntiAffinity": {"x": "y"}} if where.startswith("Deployment/") else {}
+        assert spec["affinity"] == {"nodeAffinity": {"x": "y"}} | apart, where
+
+
 def test_pull_secrets_may_be_objects():
     options = ["--set", "imagePullSecrets[0].name=one", "--set", "imagePullSecrets[1].name=two"]
     assert objects(MAIN, None, *options) == objects(MAIN, None, "--set", "imagePullSecrets={one,two}")

@@ -44,6 +44,29 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{- /* Where pods of this chart may run: the operator's and those of the hooks alike. */ -}}
+{{- define "imcluster.scheduling" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The same for a hook. Of the affinity it takes the nodes only: where replicas must keep apart from each other, there
+       may be no room for one more. */ -}}
+{{- define "imcluster.hookScheduling" -}}
+{{- include "imcluster.scheduling" . }}
+{{- with .Values.affinity.nodeAffinity }}
+affinity:
+  nodeAffinity: {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end -}}
+
 {{- define "imcluster.env" -}}
 - {name: IMOPERATOR_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: IMOPERATOR_LEASE_NAME, value: {{ include "imcluster.name" . | quote }}}
