@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from examples.webchat import settings
-from imoperator.settings import PREFIX, Settings
+from imoperator.settings import PREFIX, Settings, load_settings
 from tests.chart.charts import (
     CASES,
     CHARTS,
@@ -187,6 +187,26 @@ def test_where_the_operator_may_run_its_hooks_may_run():
         # What keeps replicas apart from each other must not keep a hook from its node.
         apart = {"podAntiAffinity": {"x": "y"}} if where.startswith("Deployment/") else {}
         assert spec["affinity"] == {"nodeAffinity": {"x": "y"}} | apart, where
+
+
+@pytest.mark.parametrize(
+    ("chart", "options"),
+    [(MAIN, "runAsUser=null"), (DEMO, "valkey.runAsUser=null,webchat.runAsUser=null")],
+    ids=[MAIN, DEMO],
+)
+def test_user_and_group_may_be_the_platforms(chart, options):
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    found = dict(pod_specs(objects(chart, None, "--set", options)))
+    assert len(found) == 3
+    assert [spec["securityContext"] for spec in found.values()] == [restricted] * 3
+
+
+def test_the_operator_gives_servers_the_same_user():
+    for given, wanted in (("1234", 1234), ("null", None)):
+        deployment = named(objects(MAIN, None, "--set", f"runAsUser={given}"), "Deployment", "trial-operator")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        env = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+        assert load_settings(env).defaults.run_as_user == wanted
 
 
 def test_pull_secrets_may_be_objects():

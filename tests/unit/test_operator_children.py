@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,13 @@ def test_a_missing_reference_changes_nothing_for_servers_that_run():
     assert pod_template(at, DEFAULTS, {needed: "y", optional: "x"}, kept) != before
     assert pod_template(at, DEFAULTS, {needed: "x"}, kept) != before, "to do without is a value, too"
     assert references_of(None) == references_of(statefulset(at, pod_template(at, DEFAULTS, {}), "spec", 3, 3)) == ""
+
+
+def test_user_and_group_may_be_the_platforms():
+    fixed = pod_template(cluster(), DEFAULTS, {})["spec"]["securityContext"]
+    assert {fixed[name] for name in ("runAsUser", "runAsGroup", "fsGroup")} == {10001}
+    open_ = pod_template(cluster(), replace(DEFAULTS, run_as_user=None), {})["spec"]["securityContext"]
+    assert open_ == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_scaling_does_not_change_the_template():
@@ -279,6 +287,8 @@ def test_a_short_host_is_a_service_of_the_clusters_namespace(url, expected):
         ("IMOPERATOR_RESYNC_SECONDS", "0"),
         ("IMOPERATOR_LOG_LEVEL", "loud"),
         ("IMOPERATOR_NAMESPACE", "a,b"),
+        ("IMOPERATOR_RUN_AS_USER", "0"),
+        ("IMOPERATOR_RUN_AS_USER", "root"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(variable, value):

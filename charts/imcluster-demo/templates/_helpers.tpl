@@ -66,11 +66,14 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{- /* Of a numeric user; nothing leaves user and group to the platform. */ -}}
 {{- define "demo.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
-fsGroup: {{ . }}
+{{- if not (kindIs "invalid" .) }}
+runAsUser: {{ . | int64 }}
+runAsGroup: {{ . | int64 }}
+fsGroup: {{ . | int64 }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 

@@ -74,6 +74,8 @@ affinity:
 - {name: IMOPERATOR_IMAGE, value: {{ include "imcluster.imserverImage" . | quote }}}
 - {name: IMOPERATOR_IMAGE_PULL_POLICY, value: {{ .Values.imagePullPolicy | quote }}}
 - {name: IMOPERATOR_IMAGE_PULL_SECRETS, value: {{ include "imcluster.pullSecretNames" . | quote }}}
+- name: IMOPERATOR_RUN_AS_USER
+  value: {{ kindIs "invalid" .Values.runAsUser | ternary "platform" (.Values.runAsUser | int64 | toString) | quote }}
 - {name: IMOPERATOR_RESYNC_SECONDS, value: {{ .Values.operator.resyncSeconds | quote }}}
 - {name: IMOPERATOR_LOG_LEVEL, value: {{ .Values.operator.logLevel | quote }}}
 - {name: IMOPERATOR_LOG_FORMAT, value: {{ .Values.operator.logFormat | quote }}}
@@ -81,9 +83,11 @@ affinity:
 
 {{- define "imcluster.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- if not (kindIs "invalid" .Values.runAsUser) }}
+runAsUser: {{ .Values.runAsUser | int64 }}
+runAsGroup: {{ .Values.runAsUser | int64 }}
+fsGroup: {{ .Values.runAsUser | int64 }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 

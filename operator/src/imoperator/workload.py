@@ -13,10 +13,9 @@ from .model import Cluster, Defaults, Manifest, Ref
 from .names import CAUSE, GENERATION, GROUP, SERVING, TEMPLATE, headless, labels, selector
 from .spec import Redis, Server, Spec
 
-__all__ = ["ADMIN_PORT", "PORT", "USER", "digest", "pod_template", "references", "references_of", "statefulset"]
+__all__ = ["ADMIN_PORT", "PORT", "digest", "pod_template", "references", "references_of", "statefulset"]
 
 PORT, ADMIN_PORT = 6001, 9600
-USER = 10001
 REFERENCES = f"{GROUP}/references"
 _SECRETS = "/etc/imcluster/redis"
 # Time for the pod to end after its drain: closing handshakes, goodbyes, the kubelet.
@@ -52,7 +51,10 @@ def _required(spec: Spec) -> set[Ref]:
 
 def _optional(entry: Mapping[str, Any]) -> bool:
     source = entry.get("valueFrom") or {}
-    return any((source.get(field) or {}).get("optional") for field in ("secretKeyRef", "configMapKeyRef"))
+    if not isinstance(source, Mapping):
+        return False
+    found = [source.get(field) for field in ("secretKeyRef", "configMapKeyRef")]
+    return any(isinstance(at, Mapping) and at.get("optional") for at in found)
 
 
 def references_of(statefulset: Manifest | None) -> str:
@@ -168,7 +170,7 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
     run have read it, and new ones could not start.
     """
     spec, name = cluster.spec, cluster.key.name
-    more = spec.pod_template
+    more, user = spec.pod_template, defaults.run_as_user
     volumes, mounts = [dict(v) for v in more.volumes], [dict(m) for m in more.volume_mounts]
     sources = _redis_sources(spec.redis)
     if sources:
@@ -203,10 +205,8 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
         "terminationGracePeriodSeconds": spec.drain.timeout_seconds + END_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **({} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}),
         },
         "affinity": affinity,
         "topologySpreadConstraints": spread,
