@@ -209,6 +209,20 @@ def test_the_operator_gives_servers_the_same_user():
         assert load_settings(env).defaults.run_as_user == wanted
 
 
+def test_images_may_be_named_by_their_digest():
+    digest = f"sha256:{'0a' * 32}"
+    options = [f"operator.image.digest={digest},imserver.image.digest={digest},operator.image.tag=7"]
+    found = dict(pod_specs(objects(MAIN, None, "--set", *options)))
+    for where, spec in found.items():
+        (container,) = spec["containers"]
+        env = {e["name"]: e.get("value") for e in container["env"]}
+        assert container["image"] == f"imcluster/operator@{digest}", where
+        assert env["IMOPERATOR_IMAGE"] == f"imcluster/imserver@{digest}", where
+    demo = objects(DEMO, None, "--set", f"valkey.image.digest={digest},webchat.image.digest={digest}")
+    images = {c["image"] for _, spec in pod_specs(demo) for c in spec["containers"]}
+    assert images == {f"valkey/valkey@{digest}", f"imcluster/webchat@{digest}"}
+
+
 def test_pull_secrets_may_be_objects():
     options = ["--set", "imagePullSecrets[0].name=one", "--set", "imagePullSecrets[1].name=two"]
     assert objects(MAIN, None, *options) == objects(MAIN, None, "--set", "imagePullSecrets={one,two}")

@@ -30,7 +30,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "demo.webchatImage" -}}
-{{- printf "%s:%v" .Values.webchat.image.repository (.Values.webchat.image.tag | default .Chart.AppVersion) -}}
+{{- include "demo.image" (list .Values.webchat.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* An image by its digest where one is given, else by its tag; the second argument is the tag by default. */ -}}
+{{- define "demo.image" -}}
+{{- $image := first . -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%v" $image.repository ($image.tag | default (last .)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* Whether the ImCluster's Redis is the Valkey of this chart: not empty when the spec names no other. */ -}}

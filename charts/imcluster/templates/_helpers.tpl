@@ -21,11 +21,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "imcluster.operatorImage" -}}
-{{- printf "%s:%v" .Values.operator.image.repository (.Values.operator.image.tag | default .Chart.AppVersion) -}}
+{{- include "imcluster.image" (list .Values.operator.image .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "imcluster.imserverImage" -}}
-{{- printf "%s:%v" .Values.imserver.image.repository (.Values.imserver.image.tag | default .Chart.AppVersion) -}}
+{{- include "imcluster.image" (list .Values.imserver.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* An image by its digest where one is given, else by its tag; the second argument is the tag by default. */ -}}
+{{- define "imcluster.image" -}}
+{{- $image := first . -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%v" $image.repository ($image.tag | default (last .)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* Names, whether they were given as such or as {name: …}, joined by commas. */ -}}
