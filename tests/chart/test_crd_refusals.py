@@ -58,6 +58,10 @@ BAD = [
     ),
     ({"spec.redis.url": "http://redis"}, "must be a URL like redis://host:6379"),
     ({"spec.redis.url": "redis://:secret@redis"}, "must be without a password"),
+    ({"spec.redis.url": "redis+sentinel://s/m?sentinel_password=x"}, "must be without the Sentinels' password"),
+    ({"spec.redis.url": "redis+sentinel://s/m?db=1&sentinel_password=x"}, "must be without the Sentinels' password"),
+    ({"spec.redis.url": "redis+sentinel://one:26379,two"}, "must be with the service that Sentinel monitors"),
+    ({"spec.redis.url": "sentinel://one/?db=1"}, "must be with the service that Sentinel monitors"),
     (
         {"spec.redis.tls": {"caFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}},
         "must be with a url that begins with rediss when there is tls",
@@ -80,6 +84,16 @@ BAD = [
     ({"spec.exposure.host": "Chat_Example"}, "must be a host name in lower case"),
     (PER_POD | {"spec.exposure.path": "chat/"}, "must be a path like /chat"),
     (PER_POD | {"spec.exposure.urlTemplate": "ws://{host}/ws"}, "must be with a urlTemplate that holds {ordinal}"),
+    ({"spec.exposure.type": "Shared", "spec.exposure.urlTemplate": "wss://{host}/ws"}, "must be with a host when the"),
+    ({"spec.exposure.urlTemplate": "ws://{pod}.{host}/ws"}, "must be with a host when the urlTemplate holds {host}"),
+    (
+        {"spec.exposure.type": "Shared", "spec.exposure.urlTemplate": "ws://h:{nodePort}/ws"},
+        "must be with a service.type of NodePort or LoadBalancer when the urlTemplate holds {nodePort}",
+    ),
+    (
+        PER_POD | {"spec.exposure.urlTemplate": "ws://h:{nodePort}/ws", "spec.exposure.service.type": "ClusterIP"},
+        "must be with a service.type of NodePort or LoadBalancer when the urlTemplate holds {nodePort}",
+    ),
     ({"spec.exposure.urlTemplate": "http://{host}/ws"}, "must be a URL that begins with ws:// or wss://"),
     ({"spec.exposure.urlTemplate": "ws://{pod}.{zone}/ws"}, "must be with no other placeholders than"),
     (
@@ -109,8 +123,23 @@ def test_a_bad_manifest_is_refused_with_a_sentence(changes, sentence):
     assert sentence in said, said
 
 
-def test_the_good_manifest_is_accepted():
-    kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", text=manifest({}))
+GOOD_ONES: list[dict[str, Any]] = [
+    {},
+    {"spec.redis.url": "redis+sentinel://one:26379,two/main/1?sentinel_username=x"},
+    {"spec.redis.url": "rediss+cluster://one,two"},
+    PER_POD | {"spec.exposure.urlTemplate": "ws://{host}:{nodePort}/ws", "spec.exposure.service.type": "NodePort"},
+    {
+        "spec.exposure.type": "Shared",
+        "spec.exposure.urlTemplate": "ws://h:{nodePort}/ws",
+        "spec.exposure.service.type": "LoadBalancer",
+    },
+    {"spec.exposure.urlTemplate": "ws://{pod}.{namespace}/ws"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD_ONES, ids=lambda value: str(value)[:50])
+def test_a_good_manifest_is_accepted(changes):
+    kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", text=manifest(changes))
 
 
 @pytest.fixture

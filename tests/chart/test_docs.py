@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 
+from imoperator.crd import crd
 from imoperator.metrics import Metrics
+from imoperator.model import Defaults
+from imoperator.names import API_VERSION, KIND
 from imoperator.observe import read_cluster
+from imoperator.spec import parse_spec
+from imoperator.workload import pod_template
 from tests.chart.charts import CHARTS, DEMO, MAIN, named, objects, of_kind
 from tests.support import docs
 from tests.support.kube import install_crd, kubectl, require
@@ -55,6 +61,22 @@ def test_examples_are_taken_by_the_api_server(manifest):
     placed = manifest | {"metadata": manifest["metadata"] | {"namespace": "default", "generateName": "example-"}}
     del placed["metadata"]["name"]
     kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(placed))
+
+
+def test_the_autoscaler_scales_what_there_is():
+    (text,) = [t for t in docs.blocks(docs.read("docs/operations.md"), "yaml") if "HorizontalPodAutoscaler" in t]
+    manifest = yaml.safe_load(text)
+    # A field that the API does not know would be lost on the way.
+    assert HorizontalPodAutoscaler.from_dict(manifest).to_dict() == manifest
+    (version,) = crd()["spec"]["versions"]
+    assert "scale" in version["subresources"]
+    target = manifest["spec"]["scaleTargetRef"]
+    assert (target["apiVersion"], target["kind"]) == (API_VERSION, KIND)
+    assert manifest["spec"]["maxReplicas"] <= parse_spec({"redis": {}}).exposure.max_ordinals
+    # The metric is a share of what the servers' container asks for.
+    cluster = read_cluster({"metadata": {"namespace": "ns", "name": "chat", "uid": "uid"}, "spec": {"redis": {}}})
+    (container,) = pod_template(cluster, Defaults("image"), {})["spec"]["containers"]
+    assert container["resources"]["requests"]["cpu"]
 
 
 def test_the_notes_example_is_an_imcluster_of_ten_lines_at_most():

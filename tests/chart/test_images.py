@@ -83,6 +83,15 @@ def test_skaffold_and_make_deploy_install_the_same():
     assert {target for _, target in values} == set(TARGETS)
 
 
+def test_compose_runs_the_same_image():
+    services = yaml.safe_load(docs.read("deploy/compose.yaml"))["services"]
+    builds = [service["build"] for service in services.values() if "build" in service]
+    assert builds == [{"context": "..", "target": "imserver"}] * 3
+    # What its health check runs is on the image's path.
+    assert services["im-1"]["healthcheck"]["test"][:2] == ["CMD", "python"]
+    assert "ENV PATH=/app/bin:$PATH" in _last_stages()["base"]
+
+
 def test_charts_carry_the_packages_version():
     version = re.search(r'^__version__ = "(.+)"$', docs.read("operator/src/imoperator/__init__.py"), re.MULTILINE)
     assert version is not None

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from examples.webchat import settings
-from imoperator.settings import PREFIX, Settings
+from imoperator.settings import PREFIX, Settings, load_settings
 from tests.chart.charts import (
     CASES,
     CHARTS,
@@ -175,6 +175,54 @@ def test_images_and_secrets_reach_the_operator():
     assert spec["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
 
 
+def test_where_the_operator_may_run_its_hooks_may_run():
+    options = ["--set", "nodeSelector.pool=infra,tolerations[0].key=infra,tolerations[0].operator=Exists"]
+    options += ["--set", "priorityClassName=high,affinity.nodeAffinity.x=y,affinity.podAntiAffinity.x=y"]
+    found = dict(pod_specs(objects(MAIN, None, *options)))
+    assert set(found) == {"Deployment/trial-operator", "Job/trial-operator-release", "Pod/trial-operator-test"}
+    for where, spec in found.items():
+        assert spec["nodeSelector"] == {"pool": "infra"}, where
+        assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}], where
+        assert spec["priorityClassName"] == "high", where
+        # What keeps replicas apart from each other must not keep a hook from its node.
+        apart = {"podAntiAffinity": {"x": "y"}} if where.startswith("Deployment/") else {}
+        assert spec["affinity"] == {"nodeAffinity": {"x": "y"}} | apart, where
+
+
+@pytest.mark.parametrize(
+    ("chart", "options"),
+    [(MAIN, "runAsUser=null"), (DEMO, "valkey.runAsUser=null,webchat.runAsUser=null")],
+    ids=[MAIN, DEMO],
+)
+def test_user_and_group_may_be_the_platforms(chart, options):
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    found = dict(pod_specs(objects(chart, None, "--set", options)))
+    assert len(found) == 3
+    assert [spec["securityContext"] for spec in found.values()] == [restricted] * 3
+
+
+def test_the_operator_gives_servers_the_same_user():
+    for given, wanted in (("1234", 1234), ("null", None)):
+        deployment = named(objects(MAIN, None, "--set", f"runAsUser={given}"), "Deployment", "trial-operator")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        env = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+        assert load_settings(env).defaults.run_as_user == wanted
+
+
+def test_images_may_be_named_by_their_digest():
+    digest = f"sha256:{'0a' * 32}"
+    options = [f"operator.image.digest={digest},imserver.image.digest={digest},operator.image.tag=7"]
+    found = dict(pod_specs(objects(MAIN, None, "--set", *options)))
+    for where, spec in found.items():
+        (container,) = spec["containers"]
+        env = {e["name"]: e.get("value") for e in container["env"]}
+        assert container["image"] == f"imcluster/operator@{digest}", where
+        assert env["IMOPERATOR_IMAGE"] == f"imcluster/imserver@{digest}", where
+    demo = objects(DEMO, None, "--set", f"valkey.image.digest={digest},webchat.image.digest={digest}")
+    images = {c["image"] for _, spec in pod_specs(demo) for c in spec["containers"]}
+    assert images == {f"valkey/valkey@{digest}", f"imcluster/webchat@{digest}"}
+
+
 def test_pull_secrets_may_be_objects():
     options = ["--set", "imagePullSecrets[0].name=one", "--set", "imagePullSecrets[1].name=two"]
     assert objects(MAIN, None, *options) == objects(MAIN, None, "--set", "imagePullSecrets={one,two}")
@@ -279,10 +327,15 @@ def test_the_imcluster_may_be_the_users_own():
     assert [o for o in found if o["kind"] != "ImCluster"] == [o for o in objects(DEMO) if o["kind"] != "ImCluster"]
 
 
-def test_only_the_charts_own_valkey_is_taken_over():
+@pytest.mark.parametrize("own", ["true", "false"])
+@pytest.mark.parametrize("given", ["url=redis://r:6379", "urlFrom.secretKeyRef.name=s"])
+def test_only_the_charts_own_valkey_is_taken_over(own, given):
     mark = "imcluster.io/adopt-prefix"
     assert named(objects(DEMO), "ImCluster", "trial")["metadata"]["annotations"][mark] == "true"
-    other = objects(DEMO, None, "--set", "valkey.enabled=false,imcluster.spec.redis.url=redis://r:6379")
+    prefixed = objects(DEMO, None, "--set", "imcluster.spec.redis.prefix=chat")
+    assert named(prefixed, "ImCluster", "trial")["metadata"]["annotations"][mark] == "true"
+    # A Valkey that runs beside says nothing about whose Redis the spec names.
+    other = objects(DEMO, None, "--set", f"valkey.enabled={own},imcluster.spec.redis.{given}")
     assert mark not in named(other, "ImCluster", "trial")["metadata"].get("annotations", {})
 
 

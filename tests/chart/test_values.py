@@ -91,6 +91,8 @@ def test_values_are_explained(chart):
         (MAIN, "replicas=many", "replicas"),
         (MAIN, "replicas=-1", "replicas"),
         (MAIN, "imagePullPolicy=Sometimes", "imagePullPolicy"),
+        (MAIN, "operator.image.digest=latest", "digest"),
+        (MAIN, "runAsUser=0", "runAsUser"),
         (MAIN, "operator.logLevel=loud", "logLevel"),
         (MAIN, "operator.resyncSeconds=0", "resyncSeconds"),
         (MAIN, "watchNamespaces={Upper}", "watchNamespaces"),

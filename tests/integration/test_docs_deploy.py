@@ -2,8 +2,6 @@
 # cycle of a cluster (two servers, one of them killed; helpers with every call), with nothing refused on the way.
 
 import asyncio
-import shutil
-import socket
 import subprocess
 import sys
 
@@ -11,10 +9,12 @@ import pytest
 import redis
 
 from imhelper import ImHelper, RedisUnavailableError
+from imhelper.core.topology import ServerEntry, Topology
 from imhelper.sync import ImHelper as BlockingImHelper
+from imoperator.redis import Access, Redis
 from tests.support import docs
+from tests.support.nginx import Nginx, listens
 from tests.support.ports import free_port
-from tests.support.process import Process
 from tests.support.redis_cluster import NODES, cluster_options, join_cluster
 from tests.support.waiting import eventually
 from tests.support.ws import open_socket
@@ -141,6 +141,22 @@ async def test_with_two_more_rules_they_suffice_on_a_redis_cluster(spawn_redis, 
         assert await _refused(node) == set()
 
 
+async def test_they_suffice_for_the_operator_too(guarded):
+    access = Access(f"redis://127.0.0.1:{guarded.port}", "im", "imcluster", PASSWORD)
+    operator, successor = Redis(access, "uid", "one"), Redis(access, "uid", "two")
+    assert await operator.hold()
+    new = Topology(0, 16, 1, (ServerEntry("chat-0", "ws://a/ws"),), (0,) * 16)
+    assert await operator.publish(new, await operator.view([], 5.0)) is not None
+    assert (await operator.view(["chat-0"], 5.0)).topology is not None
+    await operator.release()
+    assert await successor.hold(only_keep=True)
+    assert await successor.wipe() == 2
+    assert guarded.command("DBSIZE") == 0
+    await operator.close()
+    await successor.close()
+    assert await _refused(guarded) == set()
+
+
 def _use_the_blocking_helper(guarded) -> None:
     with BlockingImHelper(_url(guarded)) as im:
         assert im.has_online("bob") is False
@@ -181,15 +197,9 @@ async def test_the_user_as_it_is_delivered_may_not_log_in(spawn_redis, tmp_path)
 # The proxy of docs/deploy.md.
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 async def test_clients_reach_their_servers_through_the_documented_proxy(
     redis_server, spawn_imservers, tmp_path, processes
 ):
-    nginx = shutil.which("nginx") or pytest.skip("no nginx on this machine (Debian: apt-get install nginx-light)")
     port = free_port()
     servers = [
         (await asyncio.to_thread(spawn_imservers, 1, redis_server.url, IM_URL=f"ws://127.0.0.1:{port}/im/{n}/ws"))[0]
@@ -200,15 +210,11 @@ async def test_clients_reach_their_servers_through_the_documented_proxy(
     own = "".join(f'if ($ordinal = "{n}") {{ set $to {s.port}; }}\n' for n, s in enumerate(servers, 1))
     snippet = snippet.replace("listen 8080", f"listen 127.0.0.1:{port}")
     snippet = snippet.replace("proxy_pass http://127.0.0.1:600$ordinal", f"{own}proxy_pass http://127.0.0.1:$to")
-    for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        snippet += f"{name}_temp_path {tmp_path}/{name};\n"
-    conf = tmp_path / "nginx.conf"
-    conf.write_text(f"pid {tmp_path}/nginx.pid;\ndaemon off;\nevents {{}}\nhttp {{\naccess_log off;\n{snippet}\n}}\n")
-    proxy = Process("nginx", [nginx, "-e", "stderr", "-p", str(tmp_path), "-c", str(conf)], tmp_path / "nginx.log")
+    proxy = Nginx(snippet, tmp_path)
     processes(proxy)
     proxy.launch()
     async with ImHelper(redis_server.url) as im:
-        await eventually(lambda: _listens(port), 10, "the proxy")
+        await eventually(lambda: listens(port), 10, "the proxy")
         for number in range(4):
             url = await im.prev_connect_server(f"client-{number}")
             assert url.startswith(f"ws://127.0.0.1:{port}/im/")

@@ -367,6 +367,28 @@ async def test_a_term_ends_and_an_operators_prefix_stays_the_operators(link):
     assert await take(link, "one", adopt=1)
 
 
+async def test_nobody_adopts_what_is_renewed(link):
+    assert await take(link, "op", "operator")
+    assert not await take(link, "one", adopt=1)
+    await link.eval(load("publisher"), None, "release", "operator", "operator", "op", 1, 0)
+    assert await take(link, "one", adopt=1)
+    assert not await take(link, "op", "operator", adopt=1), "servers that elect their publisher have a right, too"
+
+
+async def test_who_only_keeps_takes_nothing(link):
+    async def keep(instance: str, kind: str = "self") -> list[Any]:
+        reply: list[Any] = await link.eval(load("publisher"), None, "keep", kind, kind, instance, 60000, 1)
+        return reply
+
+    assert await keep("one") == [0, b"", b"", b""]
+    assert await link.command(None, "EXISTS", "{im}:pub") == 0
+    assert await take(link, "one", ttl=50)
+    await asyncio.sleep(0.1)
+    assert (await keep("op", "operator"))[0] == 0, "not even what has run out"
+    assert await keep("one") == [1]
+    assert (await keep("two"))[0] == 0, "another process of the same owner has it"
+
+
 async def test_a_beat_tells_who_was_replaced_and_who_is_fenced(link):
     async def beat(boot: str, first: int = 0, restore: int = 0) -> list[Any]:
         reply: list[Any] = await link.eval(load("beat"), None, "s", boot, first, "{}", "", restore)

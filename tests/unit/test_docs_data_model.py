@@ -63,7 +63,7 @@ def test_every_key_that_the_code_names_is_documented():
 
 def _arguments(name: str) -> list[str]:
     count = getattr(keys, name).__code__.co_argcount
-    return ["im" if name in ("servers", "topology") else "{im:0}", *["0"] * (count - 1)]
+    return ["im" if name in ("publisher", "servers", "topology") else "{im:0}", *["0"] * (count - 1)]
 
 
 def test_the_tags_are_the_codes():

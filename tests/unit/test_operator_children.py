@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from imoperator.observe import read_cluster, read_pod, read_seen
 from imoperator.routes import server_url
 from imoperator.settings import load_settings
 from imoperator.spec import parse_spec
-from imoperator.workload import digest, pod_template, references, statefulset
+from imoperator.workload import digest, pod_template, references, references_of, statefulset
 
 DEFAULTS = Defaults("imcluster/imserver:1", "IfNotPresent", ("pull",))
 
@@ -108,6 +109,31 @@ def test_references_that_pods_read_only_at_their_start_change_the_template():
     assert one != two
     mounted = cluster(redis={"url": "redis://r", "passwordFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
     assert references(mounted.spec) == [], "what is mounted is renewed without a roll-out"
+
+
+def test_a_missing_reference_changes_nothing_for_servers_that_run():
+    secret = {"name": "s", "key": "k"}
+    env = [
+        {"name": "A", "valueFrom": {"secretKeyRef": secret}},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": True}}},
+    ]
+    at = cluster(podTemplate={"env": env})
+    needed, optional = Ref("Secret", "s", "k"), Ref("ConfigMap", "c", "k")
+    before = pod_template(at, DEFAULTS, {needed: "x", optional: "x"})
+    kept = references_of(statefulset(at, before, "spec", 3, 3))
+    assert kept and pod_template(at, DEFAULTS, {optional: "x"}, kept) == before
+    assert pod_template(at, DEFAULTS, {}, kept) == before
+    assert pod_template(at, DEFAULTS, {needed: "x", optional: "x"}, kept) == before, "it is back as it was"
+    assert pod_template(at, DEFAULTS, {needed: "y", optional: "x"}, kept) != before
+    assert pod_template(at, DEFAULTS, {needed: "x"}, kept) != before, "to do without is a value, too"
+    assert references_of(None) == references_of(statefulset(at, pod_template(at, DEFAULTS, {}), "spec", 3, 3)) == ""
+
+
+def test_user_and_group_may_be_the_platforms():
+    fixed = pod_template(cluster(), DEFAULTS, {})["spec"]["securityContext"]
+    assert {fixed[name] for name in ("runAsUser", "runAsGroup", "fsGroup")} == {10001}
+    open_ = pod_template(cluster(), replace(DEFAULTS, run_as_user=None), {})["spec"]["securityContext"]
+    assert open_ == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_scaling_does_not_change_the_template():
@@ -261,6 +287,8 @@ def test_a_short_host_is_a_service_of_the_clusters_namespace(url, expected):
         ("IMOPERATOR_RESYNC_SECONDS", "0"),
         ("IMOPERATOR_LOG_LEVEL", "loud"),
         ("IMOPERATOR_NAMESPACE", "a,b"),
+        ("IMOPERATOR_RUN_AS_USER", "0"),
+        ("IMOPERATOR_RUN_AS_USER", "root"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(variable, value):

@@ -7,11 +7,13 @@ import pytest
 
 from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
-from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
+from imoperator.model import Cluster, Defaults, Pod, RedisView, Ref, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.redis import Taken
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
+from imoperator.workload import pod_template, statefulset
 
 KEY, OTHER = Key("ns", "chat"), Key("ns", "other")
 UNREADABLE = {"redis": {"url": "redis://r"}, "replicas": "many"}
@@ -89,6 +91,100 @@ async def test_routes_are_looked_for_until_none_is_left_whoever_wanted_them():
     await kept._look(manifest)
     await kept._look(manifest)
     assert api.asked == [True, True, True, False], "an operator that begins, or one whose removal failed, asks, too"
+    await kept._close()
+
+
+@pytest.mark.parametrize("deleting_at", [None, 60.0])
+async def test_an_imcluster_that_is_to_go_takes_no_prefix(deleting_at):
+    class Prefix:
+        """Notes how it is asked for."""
+
+        async def hold(self, **how: bool) -> bool:
+            asked.append(how)
+            raise Taken("of others")
+
+    asked: list[dict[str, bool]] = []
+    kept = keeper(FakeApi())
+    kept._redis = Prefix()  # type: ignore[assignment]
+    spec = parse_spec({"redis": {"url": "redis://r"}})
+    await kept._look_at_redis(Cluster(KEY, "uid", 1, spec, adopt=True, deleting_at=deleting_at), Seen(0.0))
+    assert asked == [{"adopt": True, "only_keep": deleting_at is not None}]
+
+
+async def test_servers_are_left_as_they_are_while_a_secret_is_missing():
+    spec = {"redis": {"urlFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}}
+    before = pod_template(
+        Cluster(KEY, "uid", 3, parse_spec(spec)), Defaults("imserver:2"), {Ref("Secret", "s", "k"): "digest"}
+    )
+    live = statefulset(Cluster(KEY, "uid", 3, parse_spec(spec)), before, "spec", 1, 1)
+
+    class Api(FakeApi):
+        async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
+            return {("StatefulSet", "chat"): live}
+
+        async def value(self, _: str, __: Ref) -> None:
+            return None
+
+        async def tell(self, *_: Any, **__: Any) -> None:
+            pass
+
+    async def apply(_: Cluster, __: Seen, template: dict[str, Any], ___: Plan) -> None:
+        applied.append(template)
+
+    applied: list[dict[str, Any]] = []
+    api = Api(finalizers=[FINALIZER])
+    assert api.manifest is not None
+    api.manifest["spec"] = spec
+    kept = keeper(api)
+    kept._apply = apply  # type: ignore[assignment]
+    assert not await kept._pass()
+    assert applied == [before]
+    assert api.manifest["status"]["conditions"][2]["reason"] == "SecretMissing"
+
+
+class OneSecret(FakeApi):
+    """Has one value for whatever the spec refers to."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__()
+        self.content = content
+
+    async def value(self, _: str, __: Ref) -> bytes:
+        return self.content
+
+    def with_redis(self, redis: dict[str, Any]) -> dict[str, Any]:
+        """The ImCluster with this Redis."""
+        assert self.manifest is not None
+        return self.manifest | {"spec": {"redis": redis}}
+
+
+FROM_SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+
+
+@pytest.mark.parametrize(
+    ("redis", "content", "reason", "sentence"),
+    [
+        ({"url": "redis://h/abc"}, b"", "BadRedisURL", "db must be a number"),
+        ({"url": "redis+sentinel://h"}, b"", "BadRedisURL", "name the service"),
+        ({"urlFrom": FROM_SECRET, "tls": {"caFrom": FROM_SECRET}}, b"redis://:hush@h", "BadRedisURL", "needs TLS"),
+        ({"urlFrom": FROM_SECRET}, b"hush:h", "BadRedisURL", "must begin with one of"),
+        ({"urlFrom": FROM_SECRET}, b"\xffhush", "SecretMissing", "must hold text in UTF-8 under the key 'k'"),
+    ],
+)
+async def test_a_redis_that_cant_be_used_is_told_by_what_is_wrong(redis, content, reason, sentence):
+    api = OneSecret(content)
+    problem = await keeper(api)._look(api.with_redis(redis))
+    assert problem is not None and problem.reason == reason
+    assert sentence in problem.message and "hush" not in problem.message
+
+
+async def test_a_bad_url_leaves_the_link_that_is_there_as_it_is():
+    api = OneSecret()
+    kept = keeper(api)
+    assert await kept._look(api.with_redis({"url": "redis://h"})) is None
+    before, closed = kept._redis, kept._ending._closing
+    assert await kept._look(api.with_redis({"url": "redis://h/abc"})) is not None
+    assert kept._redis is before and not closed
     await kept._close()
 
 

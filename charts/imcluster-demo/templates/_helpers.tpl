@@ -30,14 +30,30 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "demo.webchatImage" -}}
-{{- printf "%s:%v" .Values.webchat.image.repository (.Values.webchat.image.tag | default .Chart.AppVersion) -}}
+{{- include "demo.image" (list .Values.webchat.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* An image by its digest where one is given, else by its tag; the second argument is the tag by default. */ -}}
+{{- define "demo.image" -}}
+{{- $image := first . -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%v" $image.repository ($image.tag | default (last .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether the ImCluster's Redis is the Valkey of this chart: not empty when the spec names no other. */ -}}
+{{- define "demo.ownRedis" -}}
+{{- $redis := .Values.imcluster.spec.redis | default dict -}}
+{{- if not (or $redis.url $redis.urlFrom) }}true{{ end -}}
 {{- end -}}
 
 {{- /* The spec as it is applied: what was given, with the defaults of redis and exposure where they are absent. */ -}}
 {{- define "demo.spec" -}}
 {{- $spec := deepCopy .Values.imcluster.spec -}}
 {{- $redis := deepCopy ($spec.redis | default dict) -}}
-{{- if not (or $redis.url $redis.urlFrom) -}}
+{{- if include "demo.ownRedis" . -}}
 {{- if not .Values.valkey.enabled -}}
 {{- fail "imcluster.spec.redis must have a url or a urlFrom when valkey.enabled is false" -}}
 {{- end -}}
@@ -60,11 +76,14 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{- /* Of a numeric user; nothing leaves user and group to the platform. */ -}}
 {{- define "demo.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
-fsGroup: {{ . }}
+{{- if not (kindIs "invalid" .) }}
+runAsUser: {{ . | int64 }}
+runAsGroup: {{ . | int64 }}
+fsGroup: {{ . | int64 }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 

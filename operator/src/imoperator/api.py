@@ -227,8 +227,8 @@ class Api:
 
     # Secrets and ConfigMaps.
 
-    async def value(self, namespace: str, ref: Ref) -> tuple[str, bytes] | None:
-        """The uid of the Secret or ConfigMap and the value of its key; None when one of them is not there."""
+    async def value(self, namespace: str, ref: Ref) -> bytes | None:
+        """The value of the key of a Secret or ConfigMap; None when one of them is not there."""
         kind = Secret if ref.kind == "Secret" else ConfigMap
         try:
             manifest = _plain(await self._client.get(kind, ref.name, namespace=namespace))
@@ -239,8 +239,7 @@ class Api:
         text = (manifest.get("data") or {}).get(ref.key)
         if text is None:
             return None
-        raw = base64.b64decode(text) if ref.kind == "Secret" else text.encode()
-        return manifest["metadata"]["uid"], raw
+        return base64.b64decode(text) if ref.kind == "Secret" else text.encode()
 
     async def _unless_gone(self, call: Any) -> None:
         try:

@@ -12,7 +12,7 @@ from imhelper.errors import RedisUnavailableError
 
 from .api import Api
 from .model import Cluster, RedisView, Seen
-from .redis import Redis
+from .redis import Redis, Taken
 from .workload import END_SECONDS
 
 __all__ = ["Ending"]
@@ -67,15 +67,17 @@ class Ending:
                 async with asyncio.timeout(WIPE_SECONDS):
                     removed = await redis.wipe()
                 log.info("%s: %d keys removed from Redis", cluster.key, removed)
-            except (TimeoutError, RedisUnavailableError) as error:
+            except (TimeoutError, RedisUnavailableError, Taken) as error:
                 if seen.at - self._gone_at < REDIS_PATIENCE:
-                    log.warning("%s: removing the keys is tried again: %s", cluster.key, error)
+                    log.warning("%s: the keys are not removed yet: %s", cluster.key, error)
                     return False
                 await self._give_up(cluster)
         elif not foreign:
             if seen.at - self._gone_at < REDIS_PATIENCE:
                 return False
             await self._give_up(cluster)
+        else:
+            log.info("%s: no keys are removed from Redis: the prefix is not this ImCluster's", cluster.key)
         await self._api.set_finalizer(cluster.key, cluster.uid, False)
         return True
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 
 from imhelper.core.topology import ACTIVE, Topology
-from imhelper.errors import ImError, RedisUnavailableError
+from imhelper.errors import ImError, RedisUnavailableError, SettingError
 
 from .access import MissingReference, digests_of, read_access
 from .api import UNANSWERED, Api
@@ -26,7 +26,7 @@ from .redis import Access, Redis, Taken
 from .rollout import Plan, plan
 from .status import COUNTERS_SECONDS, Problem, build_status, events_of, urgent
 from .turn import Turn
-from .workload import digest, pod_template, statefulset
+from .workload import digest, pod_template, references_of, statefulset
 
 __all__ = ["Keeper"]
 
@@ -59,6 +59,7 @@ class Keeper:
         self._seen: Seen | None = None
         self._applier = Applier(api)
         self._digests: dict[Ref, str] = {}
+        self._references = ""
         self._access: Access | None = None
         self._redis: Redis | None = None
         self._redis_wait, self._redis_next = 0.0, float("-inf")
@@ -160,7 +161,7 @@ class Keeper:
         if full and not cluster.has_finalizer:
             await self._api.set_finalizer(cluster.key, cluster.uid, True)
             cluster = self._cluster = replace(cluster, has_finalizer=True)
-        template = pod_template(cluster, self._defaults, self._digests)
+        template = pod_template(cluster, self._defaults, self._digests, self._references)
         steps = self._plan(cluster, seen, view, digest(template))
         failed = None
         # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
@@ -200,10 +201,13 @@ class Keeper:
         self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
         self._looked = monotonic()
         self._digests = await digests_of(self._api, cluster)
+        self._references = references_of(live.get(("StatefulSet", key.name)))
         try:
             self._use(await read_access(self._api, cluster), cluster)
-        except (MissingReference, ValueError) as error:
+        except MissingReference as error:
             problem = Problem("SecretMissing", str(error))
+        except SettingError as error:
+            problem = Problem("BadRedisURL", str(error))
         return problem
 
     async def _refuse(self, manifest: Manifest, why: str) -> None:
@@ -223,8 +227,8 @@ class Keeper:
         if access == self._access:
             return
         if self._redis is None or not self._redis.renew_access(access):
-            self._ending.leave(self._redis)
-            self._redis = Redis(access, cluster.uid, self._instance)
+            old, self._redis = self._redis, Redis(access, cluster.uid, self._instance)
+            self._ending.leave(old)
             self._held = False
         self._access = access
         self._redis_next = float("-inf")
@@ -236,7 +240,8 @@ class Keeper:
             return None, self._redis_problem
         expected = [p.name for p in seen.pods if self._admitted and p.name in self._admitted]
         try:
-            self._held = await self._redis.hold(cluster.adopt)
+            # One that is to go takes no prefix any more: its end would remove what belongs to others.
+            self._held = await self._redis.hold(adopt=cluster.adopt, only_keep=cluster.deleting_at is not None)
             view = await self._redis.view(expected, cluster.spec.server.lease_seconds)
         except Taken as error:
             self._held = False

@@ -23,6 +23,8 @@ class Defaults:
     """What the chart decides for ImClusters that do not say it themselves."""
 
     image: str
+    # The numeric user and group of the servers; None leaves both to the platform.
+    run_as_user: int | None = field(default=10001, kw_only=True)
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     cluster_domain: str = "svc"

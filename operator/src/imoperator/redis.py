@@ -14,11 +14,12 @@ from time import monotonic
 
 from imhelper._backend.aio import Link
 from imhelper.core import scripts
-from imhelper.core.keys import global_tag, group_tag
+from imhelper.core.keys import global_tag, group_tag, publisher
 from imhelper.core.leases import parse_leases
 from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.slots import CLUSTER_GROUPS
 from imhelper.core.topology import Topology
+from imhelper.errors import SettingError
 
 from .beats import Beats
 from .model import RedisView
@@ -54,22 +55,39 @@ class Access:
         return f"<access to Redis, prefix {self.prefix!r}>"
 
 
+def _whose(kind: str, uid: str, adopt: bool) -> str:
+    if not kind:
+        return "nobody: this ImCluster has no keys there"
+    if kind != "operator":
+        return "servers that run with IM_TOPOLOGY=self: it is free 15 s after the last of them has ended"
+    if adopt:
+        return f"the ImCluster with uid {uid}, whose right has not run out: it is taken over once nobody renews it"
+    return f"the ImCluster with uid {uid} (if that is gone for good, annotate this one: {ADOPT_PREFIX}=true)"
+
+
 class Redis:
-    """One cluster's way to Redis. Every method raises RedisUnavailableError when Redis can't be reached."""
+    """One cluster's way to Redis. Raises SettingError for a URL that can't be used.
+
+    Every method raises RedisUnavailableError when Redis can't be reached.
+    """
 
     def __init__(self, access: Access, uid: str, instance: str) -> None:
         self.access = access
         self._uid, self._instance = uid, instance
         self._folder = tempfile.TemporaryDirectory(prefix="imoperator-")
-        config = parse_redis_url(
-            access.url,
-            username=access.username,
-            # Asked at each connection, so that a rotated password needs no new link.
-            password=self._password if access.password is not None else None,
-            ssl_ca_certs=self._file("ca.crt", access.ca),
-            ssl_certfile=self._file("tls.crt", access.cert),
-            ssl_keyfile=self._file("tls.key", access.key),
-        )
+        try:
+            config = parse_redis_url(
+                access.url,
+                username=access.username,
+                # Asked at each connection, so that a rotated password needs no new link.
+                password=self._password if access.password is not None else None,
+                ssl_ca_certs=self._file("ca.crt", access.ca),
+                ssl_certfile=self._file("tls.crt", access.cert),
+                ssl_keyfile=self._file("tls.key", access.key),
+            )
+        except SettingError:
+            self._folder.cleanup()
+            raise
         self.link = Link(config, prefix=access.prefix, timeout=TIMEOUT)
         self._beats = Beats()
         self._topology: Topology | None = None
@@ -107,15 +125,20 @@ class Redis:
         self.access = access
         return True
 
-    async def hold(self, adopt: bool = False) -> bool:
+    async def hold(self, *, adopt: bool = False, only_keep: bool = False) -> bool:
         """Take or keep the right to publish. False while an earlier process of this operator still holds it.
 
-        Raises Taken when the prefix is somebody else's. `adopt` takes over what another ImCluster left.
+        Raises Taken when the prefix is somebody else's. `adopt` takes over what another ImCluster left, once its right
+        has run out; with `only_keep` nothing is taken that was not this ImCluster's before.
         """
         if monotonic() - self._renewed < RENEW_SECONDS:
             return True
+        return await self._ask(adopt, only_keep)
+
+    async def _ask(self, adopt: bool, only_keep: bool) -> bool:
+        verb = "keep" if only_keep else "take"
         reply = await self.link.eval(
-            scripts.load("publisher"), None, "take", "operator", self._uid, self._instance, TERM_MS, int(adopt)
+            scripts.load("publisher"), None, verb, "operator", self._uid, self._instance, TERM_MS, int(adopt)
         )
         if reply[0]:
             self._renewed = monotonic()
@@ -124,10 +147,7 @@ class Redis:
         kind, uid = reply[1].decode(), reply[2].decode()
         if kind == "operator" and uid == self._uid:
             return False
-        whose = f"the ImCluster with uid {uid} (if that is gone for good, annotate this one: {ADOPT_PREFIX}=true)"
-        if kind != "operator":
-            whose = "servers that run with IM_TOPOLOGY=self"
-        raise Taken(f"prefix {self.access.prefix!r} on this Redis belongs to {whose}")
+        raise Taken(f"prefix {self.access.prefix!r} on this Redis belongs to {_whose(kind, uid, adopt)}")
 
     async def view(self, expected: Collection[str], lease_seconds: float) -> RedisView:
         """The table in force and the leases. `expected` are servers that should have a lease."""
@@ -162,21 +182,36 @@ class Redis:
         return CLUSTER_GROUPS if self.link.groups > 1 else 1
 
     async def wipe(self) -> int:
-        """Remove all keys under the prefix, in bounded batches; the right to publish goes last. How many keys went."""
+        """Remove all keys under the prefix, in bounded batches; the right to publish goes last. How many keys went.
+
+        Before each batch the right is renewed; raises Taken when it is lost, and then removes no more.
+        """
         prefix, removed = self.access.prefix, 0
         for group in range(self.groups):
             removed += await self._wipe(group, group_tag(prefix, group))
-        return removed + await self._wipe(None, global_tag(prefix))
+        removed += await self._wipe(None, global_tag(prefix))
+        await self._still_mine()
+        removed += int(await self.link.command(None, "UNLINK", publisher(prefix)))
+        self._renewed = float("-inf")
+        return removed
 
     async def _wipe(self, group: int | None, tag: str) -> int:
         removed, cursor = 0, b"0"
         pattern = "".join(f"\\{c}" if c in "*?[]^\\-" else c for c in tag) + ":*"
+        spared = publisher(self.access.prefix).encode()
         while True:
             cursor, names = await self.link.command(group, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            names = [name for name in names if name != spared]
             if names:
+                await self._still_mine()
                 removed += await self.link.command(group, "UNLINK", *names)
             if cursor == b"0":
                 return removed
+
+    async def _still_mine(self) -> None:
+        """Renew the right to publish, without taking it from anybody. Raises Taken when it is lost."""
+        if not await self._ask(adopt=False, only_keep=True):
+            raise Taken(f"another process of the operator looks after the prefix {self.access.prefix!r}")
 
     async def release(self) -> None:
         """Give the right to publish back, so that the next process need not wait for its end."""

@@ -33,6 +33,8 @@ class Settings:
     """The servers' image where an ImCluster names none."""
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
+    run_as_user: int | None = 10001
+    """The servers' numeric user and group; `platform` lets admission choose them, as OpenShift does."""
     port: int = 9600
     """/healthz, /readyz and /metrics."""
     resync_seconds: float = 30.0
@@ -42,7 +44,7 @@ class Settings:
     @property
     def defaults(self) -> Defaults:
         """What ImClusters get that do not say it themselves."""
-        return Defaults(self.image, self.image_pull_policy, self.image_pull_secrets)
+        return Defaults(self.image, self.image_pull_policy, self.image_pull_secrets, run_as_user=self.run_as_user)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -72,6 +74,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _user(text: str) -> int | None:
+    return None if text == "platform" else _whole(1, 2**31 - 1)(text)
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         if not low <= float(text) <= high:
@@ -98,6 +104,7 @@ _RULES: dict[str, tuple[str, Callable[[str], object]]] = {
     "image": ("the name of an image", _text),
     "image_pull_policy": ("one of Always, IfNotPresent, Never", _choice("Always", "IfNotPresent", "Never")),
     "image_pull_secrets": ("names of Secrets, separated by commas", _names),
+    "run_as_user": ("a whole number from 1 to 2147483647, or platform", _user),
     "port": ("a whole number from 1 to 65535", _whole(1, 65535)),
     "resync_seconds": ("a number from 1 to 3600", _seconds(1, 3600)),
     "log_level": ("one of debug, info, warning, error", _choice("debug", "info", "warning", "error")),

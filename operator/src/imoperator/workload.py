@@ -6,17 +6,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from .model import Cluster, Defaults, Manifest, Ref
 from .names import CAUSE, GENERATION, GROUP, SERVING, TEMPLATE, headless, labels, selector
 from .spec import Redis, Server, Spec
 
-__all__ = ["ADMIN_PORT", "PORT", "USER", "digest", "pod_template", "references", "statefulset"]
+__all__ = ["ADMIN_PORT", "PORT", "digest", "pod_template", "references", "references_of", "statefulset"]
 
 PORT, ADMIN_PORT = 6001, 9600
-USER = 10001
 REFERENCES = f"{GROUP}/references"
 _SECRETS = "/etc/imcluster/redis"
 # Time for the pod to end after its drain: closing handshakes, goodbyes, the kubelet.
@@ -42,6 +41,26 @@ def references(spec: Spec) -> list[Ref]:
             if field in source:
                 found.add(Ref(kind, str(source[field].get("name", "")), str(source[field].get("key", ""))))
     return sorted(found)
+
+
+def _required(spec: Spec) -> set[Ref]:
+    """Those of `references(spec)` without which no pod starts."""
+    env = tuple(entry for entry in spec.pod_template.env if not _optional(entry))
+    return set(references(replace(spec, pod_template=replace(spec.pod_template, env=env))))
+
+
+def _optional(entry: Mapping[str, Any]) -> bool:
+    source = entry.get("valueFrom") or {}
+    if not isinstance(source, Mapping):
+        return False
+    found = [source.get(field) for field in ("secretKeyRef", "configMapKeyRef")]
+    return any(isinstance(at, Mapping) and at.get("optional") for at in found)
+
+
+def references_of(statefulset: Manifest | None) -> str:
+    """The digest of the referred values in the template of a StatefulSet as the API has it; empty without one."""
+    metadata = statefulset["spec"]["template"].get("metadata") or {} if statefulset else {}
+    return str((metadata.get("annotations") or {}).get(REFERENCES, ""))
 
 
 def _redis_env(redis: Redis) -> list[Manifest]:
@@ -144,10 +163,14 @@ def _container(spec: Spec, defaults: Defaults, mounts: list[Manifest]) -> Manife
     }
 
 
-def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str]) -> Manifest:
-    """The template of the servers' pods. `digests` holds one text for each of `references(spec)` that exists."""
+def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str], kept: str = "") -> Manifest:
+    """The template of the servers' pods. `digests` holds one text for each of `references(spec)` that exists.
+
+    `kept` is `references_of` the StatefulSet, which stays while one of those that pods need is missing: servers that
+    run have read it, and new ones could not start.
+    """
     spec, name = cluster.spec, cluster.key.name
-    more = spec.pod_template
+    more, user = spec.pod_template, defaults.run_as_user
     volumes, mounts = [dict(v) for v in more.volumes], [dict(m) for m in more.volume_mounts]
     sources = _redis_sources(spec.redis)
     if sources:
@@ -168,7 +191,9 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
         {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **term}
     ]
     annotations = dict(more.annotations)
-    if digests:
+    if kept and not _required(spec) <= digests.keys():
+        annotations[REFERENCES] = kept
+    elif digests:
         annotations[REFERENCES] = digest({f"{r.kind}/{r.name}/{r.key}": d for r, d in digests.items()})
     pod: Manifest = {
         "serviceAccountName": name,
@@ -180,10 +205,8 @@ def pod_template(cluster: Cluster, defaults: Defaults, digests: Mapping[Ref, str
         "terminationGracePeriodSeconds": spec.drain.timeout_seconds + END_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **({} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}),
         },
         "affinity": affinity,
         "topologySpreadConstraints": spread,

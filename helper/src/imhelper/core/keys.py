@@ -17,6 +17,7 @@ __all__ = [
     "log",
     "online",
     "outbox",
+    "publisher",
     "servers",
     "token",
     "topology",
@@ -37,6 +38,11 @@ def global_tag(prefix: str) -> str:
 def topology(prefix: str) -> str:
     """Hash: `epoch` and `record` (JSON)."""
     return f"{{{prefix}}}:topo"
+
+
+def publisher(prefix: str) -> str:
+    """Hash: who may publish the topology, and until when."""
+    return f"{{{prefix}}}:pub"
 
 
 def servers(prefix: str) -> str:
