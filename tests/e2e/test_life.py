@@ -213,6 +213,30 @@ def test_a_bad_image_and_its_correction(running, record):
     record(**report, seconds=round(seconds))
 
 
+def test_a_first_start_that_never_comes_is_told_and_so_is_a_server_that_fails_later(stage, release):
+    stage.valkey()
+    stage.imcluster(replicas=2, image="localhost/imserver:there-is-none", rollout={"progressDeadlineSeconds": 10})
+    words = "0 of 2 servers are ready; chat-0: "
+    wait_for("the container's words", lambda: stage.condition("Progressing")["message"].startswith(words), 30, 0.2)
+    assert "there-is-none" in stage.condition("Progressing")["message"]
+    wait_for("RolloutStuck", lambda: stage.condition("Degraded")["reason"] == "RolloutStuck", 60)
+    assert "there-is-none" in stage.condition("Degraded")["message"]
+    (leader,) = release.leaders()
+    degraded = f'imoperator_degraded{{name="chat",namespace="{stage.namespace}"}}'
+    assert release.metric(leader, degraded) == 1, "the alert fires by this"
+    stage.patch({"image": None})
+    stage.ready()
+    assert (stage.condition("Degraded")["status"], release.metric(leader, degraded)) == ("False", 0)
+    image = '{"spec":{"containers":[{"name":"imserver","image":"localhost/imserver:gone"}]}}'
+    stage.kubectl("patch", "pod", "chat-1", "-p", image)
+    wait_for("ServersNotReady", lambda: stage.condition("Degraded")["reason"] == "ServersNotReady", 90)
+    assert stage.condition("Degraded")["message"].startswith("chat-1 is not ready after 10 s: ")
+    assert [s["state"] for s in stage.status()["servers"]] == ["active", "absent"]
+    stage.kubectl("delete", "pod", "chat-1", "--force", "--grace-period=0")
+    stage.ready()
+    assert stage.condition("Degraded")["status"] == "False"
+
+
 def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(running, record):
     running.kubectl("scale", "imc", "chat", "--replicas=3")
     running.ready()

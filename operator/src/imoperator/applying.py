@@ -11,9 +11,8 @@ from lightkube import ApiError
 
 from .api import Api
 from .children import drifted, normal
-from .model import Cluster, Manifest
+from .model import Cluster, Manifest, Problem
 from .names import APPLIED
-from .status import Problem
 
 __all__ = ["Applier"]
 

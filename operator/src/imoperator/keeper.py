@@ -19,12 +19,13 @@ from .children import children
 from .ending import Ending
 from .fleet import next_topology
 from .metrics import Metrics
-from .model import Cluster, Defaults, Manifest, RedisView, Ref, Seen
+from .model import Cluster, Defaults, Manifest, Problem, RedisView, Ref, Seen
 from .names import CAUSE_OTHER, CAUSE_SPEC, DRAINING_SINCE, SERVING, Key, selector
 from .observe import read_cluster, read_seen
+from .patience import Patience
 from .redis import Access, Redis, Taken
 from .rollout import Plan, plan
-from .status import COUNTERS_SECONDS, Problem, build_status, events_of, urgent
+from .status import COUNTERS_SECONDS, build_status, events_of, urgent
 from .turn import Turn
 from .workload import digest, pod_template, statefulset
 
@@ -57,6 +58,7 @@ class Keeper:
         self._again, self._pause = float("inf"), 0.0
         self._cluster: Cluster | None = None
         self._seen: Seen | None = None
+        self._patience = Patience()
         self._applier = Applier(api)
         self._digests: dict[Ref, str] = {}
         self._access: Access | None = None
@@ -151,7 +153,7 @@ class Keeper:
         cluster, seen = self._cluster, self._seen
         if cluster is None or seen is None:
             return False
-        seen = replace(seen, at=time.time())
+        seen = self._patience.note(cluster, replace(seen, at=time.time()))
         view, redis_problem = await self._look_at_redis(cluster, seen)
         problem = problem or redis_problem
         if cluster.deleting_at is not None:
