@@ -283,6 +283,57 @@ def test_drift_is_healed(running):
     running.ready()
 
 
+def test_what_others_have_made_under_its_names_is_left_alone(running):
+    labels = {"app": "shop"}
+    spec = {"selector": labels, "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]}
+    running.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": spec},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop"}},
+    )
+    theirs = (
+        "get",
+        "service/shop",
+        "serviceaccount/shop",
+        "-o",
+        "custom-columns=:.metadata.uid,:.metadata.labels,:.spec",
+    )
+    before = running.kubectl(*theirs)
+    running.imcluster("shop", redis={"url": "redis://valkey:6379", "prefix": "shop"})
+    wait_for("NameTaken", lambda: running.condition("Degraded", "shop")["reason"] == "NameTaken", 30)
+    assert "shop is there already" in running.condition("Degraded", "shop")["message"]
+    assert running.pods("shop") == []
+    running.kubectl("delete", "imc", "shop", "--timeout=60s", timeout=70)
+    time.sleep(2)
+    assert running.kubectl(*theirs) == before, "neither was changed, nor did they go with the ImCluster"
+    # An ImCluster that is called as a child of another one.
+    exposure = {"type": "PerPodPath", "host": "chat.example.org", "maxOrdinals": 2}
+    running.patch({"exposure": exposure})
+    wait_for("the Services", lambda: "service/chat-1\n" in running.kubectl("get", "service", "-o", "name"), 30)
+    running.imcluster("chat-1", redis={"url": "redis://valkey:6379", "prefix": "other"})
+    wait_for("NameTaken", lambda: running.condition("Degraded", "chat-1")["reason"] == "NameTaken", 30)
+    assert running.condition("Degraded", "chat-1")["message"].startswith("Service chat-1 belongs to ImCluster chat; ")
+    running.kubectl("delete", "imc", "chat-1", "--timeout=60s", timeout=70)
+    time.sleep(2)
+    running.ready()
+    assert (
+        get("service", "chat-1", namespace=running.namespace)["spec"]["selector"].get("app.kubernetes.io/instance")
+        == "chat"
+    )
+
+
+def test_an_imcluster_that_is_made_again_at_once_waits_for_what_the_old_one_left(running):
+    old = get("sts", "chat", namespace=running.namespace)["metadata"]["uid"]
+    running.kubectl("delete", "imc", "chat", "--wait=true", "--timeout=60s", timeout=70)
+    running.imcluster(replicas=2)
+    running.ready()
+    uid = get("imc", "chat", namespace=running.namespace)["metadata"]["uid"]
+    for kind, name in (("sts", "chat"), ("service", "chat"), ("service", "chat-pods"), ("sa", "chat"), ("pdb", "chat")):
+        owners = get(kind, name, namespace=running.namespace)["metadata"]["ownerReferences"]
+        assert [o["uid"] for o in owners] == [uid], f"{kind} {name}"
+    assert get("sts", "chat", namespace=running.namespace)["metadata"]["uid"] != old
+    assert running.condition("Degraded")["status"] == "False"
+
+
 def test_two_clusters_side_by_side_and_a_prefix_used_twice(running):
     redis = {"url": "redis://valkey:6379"}
     running.imcluster("other", replicas=1, redis=redis | {"prefix": "other"})

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from imoperator.ending import Ending
 from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
 from imoperator.model import Cluster, Defaults, Pod, RedisView, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.observe import read_cluster
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
@@ -33,6 +35,12 @@ class FakeApi:
     async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
         self.asked.append(routes)
         return self.live if routes else {}
+
+    async def child(self, kind: str, _: Key, name: str) -> dict[str, Any] | None:
+        return self.live.get((kind, name))
+
+    async def remove(self, kind: str, _: Key, name: str) -> None:
+        del self.live[kind, name]
 
     async def pods(self, *_: Any) -> list[dict[str, Any]]:
         return []
@@ -125,3 +133,15 @@ def test_the_turn_is_kept_while_the_last_old_pod_is_gone_and_its_successor_not_t
     under_way = replace(upgraded, pods=new, workload=replace(upgraded.workload, replicas=3, partition=0))
     assert planned(turn, under_way, RedisView(None, {})).rolling
     assert not turn.take(OTHER)
+
+
+@pytest.mark.parametrize("owner", ["uid", "another"])
+async def test_the_end_of_an_imcluster_removes_no_statefulset_of_others(owner):
+    api = FakeApi(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[FINALIZER])
+    assert api.manifest is not None
+    owners = [{"kind": "ImCluster", "name": "chat", "uid": owner, "controller": True}]
+    api.live["StatefulSet", "chat"] = {"metadata": {"name": "chat", "ownerReferences": owners}}
+    deleted = read_cluster(api.manifest | {"spec": {"redis": {"url": "redis://r"}}})
+    ending = Ending(api)  # type: ignore[arg-type]
+    assert not await ending.step(deleted, Seen(deleted.deleting_at or 0.0), None, None, foreign=False)
+    assert list(api.live) == ([] if owner == "uid" else [("StatefulSet", "chat")])

@@ -15,7 +15,7 @@ from imhelper.errors import ImError, RedisUnavailableError
 from .access import MissingReference, digests_of, read_access
 from .api import UNANSWERED, Api
 from .applying import Applier
-from .children import children
+from .children import children, whose
 from .ending import Ending
 from .fleet import next_topology
 from .metrics import Metrics
@@ -197,6 +197,11 @@ class Keeper:
         wants_routes = cluster.spec.exposure.gateway is not None
         live = await self._api.children(key, routes=wants_routes or self._may_have_routes)
         self._may_have_routes = wants_routes or any(kind == "HTTPRoute" for kind, _ in live)
+        work = ("StatefulSet", key.name)
+        if work not in live and (found := await self._api.child("StatefulSet", key, key.name)) is not None:
+            # Its size must not be forgotten because somebody took its labels away.
+            live[work] = found
+        live = {at: manifest for at, manifest in live.items() if not whose(cluster, manifest)}
         self._applier.observed(live)
         pods = await self._api.pods(key, selector(key.name))
         self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
