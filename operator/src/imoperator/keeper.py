@@ -10,10 +10,10 @@ from dataclasses import replace
 from time import monotonic
 
 from imhelper.core.topology import ACTIVE, Topology
-from imhelper.errors import ImError, RedisUnavailableError
+from imhelper.errors import RedisUnavailableError, TopologyError
 
 from .access import MissingReference, digests_of, read_access
-from .api import UNANSWERED, Api
+from .api import Api
 from .applying import Applier
 from .children import children, whose
 from .ending import Ending
@@ -21,11 +21,12 @@ from .fleet import next_topology
 from .metrics import Metrics
 from .model import Cluster, Defaults, Manifest, Problem, RedisView, Ref, Seen
 from .names import CAUSE_OTHER, CAUSE_SPEC, DRAINING_SINCE, SERVING, Key, selector
-from .observe import read_cluster, read_seen
+from .observe import read_bare, read_cluster, read_seen
 from .patience import Patience
 from .redis import Access, Redis, Taken
 from .rollout import Plan, plan
-from .status import COUNTERS_SECONDS, build_status, events_of, urgent
+from .status import build_status
+from .telling import EXPECTED, Teller, describe
 from .turn import Turn
 from .workload import digest, pod_template, statefulset
 
@@ -38,6 +39,8 @@ TICK_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
 BACKOFF_MOST = 30.0
 REDIS_BACKOFF_MOST = 10.0
+# So many passes that fail in a row are told in the status: the API server may be away for a moment.
+FAILURES = 3
 # How long an earlier process of this operator may hold the prefix; its right runs out well before.
 PATIENCE_SECONDS = 30.0
 
@@ -72,8 +75,7 @@ class Keeper:
         self._released: dict[str, float] = {}
         # Few clusters know the kind: it is asked for until none is left that an earlier spec wanted.
         self._may_have_routes = True
-        self._wanted: int | None = None
-        self._written = float("-inf")
+        self._teller = Teller(api, metrics)
         self._ending = Ending(api)
         self.passed = monotonic()
         """When the last pass ended, well or not, on the monotonic clock."""
@@ -84,7 +86,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep the cluster until it is gone, or until cancelled."""
-        backoff = 0.0
+        backoff, failures = 0.0, 0
         try:
             while True:
                 await self._wait(backoff)
@@ -95,12 +97,14 @@ class Keeper:
                     # Whatever it was, the other clusters go on, and this one is tried again.
                     backoff = min(BACKOFF_MOST, backoff * 2 or TICK_SECONDS)
                     self._dirty.set()
+                    failures += 1
                     self._metrics.reconcile.labels("error").inc()
-                    expected = isinstance(error, (*UNANSWERED, ImError))
-                    text = f"{type(error).__name__}: {error}"
-                    log.warning("%s: tried again in %.0f s: %s", self._key, backoff, text, exc_info=not expected)
+                    trace = not isinstance(error, EXPECTED)
+                    log.warning("%s: tried again in %.0f s: %s", self._key, backoff, describe(error), exc_info=trace)
+                    if failures >= FAILURES:
+                        await self._teller.failed(self._key, error)
                 else:
-                    backoff = 0.0
+                    backoff, failures = 0.0, 0
                     self._metrics.reconcile.labels("ok").inc()
                     if gone:
                         return
@@ -217,12 +221,15 @@ class Keeper:
         """A spec that this release can't read: say so, touch nothing; if the ImCluster is to go, let it go."""
         self._cluster = None
         self._looked = monotonic()
-        bare = read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
+        bare = read_bare(manifest)
         if bare.deleting_at is not None:
             await self._ending.let_go(bare, f"the spec can't be used: {why}")
             return
         log.error("%s: the spec can't be used: %s", self._key, why)
-        await self._write(bare, build_status(bare, Seen(time.time()), None, None, Problem("InvalidSpec", why)))
+        # Its servers go on: who scales by the status must not see that there are none.
+        pods = await self._api.pods(self._key, selector(self._key.name))
+        seen = read_seen(self._key, time.time(), pods, {})
+        await self._teller.write(bare, build_status(bare, seen, None, None, Problem("InvalidSpec", why)))
 
     # Redis.
 
@@ -249,6 +256,11 @@ class Keeper:
             self._held = False
             self._redis_next = monotonic() + REDIS_BACKOFF_MOST
             self._redis_problem = Problem("PrefixInUse", str(error))
+            return None, self._redis_problem
+        except TopologyError as error:
+            # As if Redis were away: nothing is drained, and a deletion leaves the keys to who can read them.
+            self._redis_next = monotonic() + REDIS_BACKOFF_MOST
+            self._redis_problem = Problem("TopologyUnreadable", str(error))
             return None, self._redis_problem
         except RedisUnavailableError as error:
             self._redis_wait = min(REDIS_BACKOFF_MOST, self._redis_wait * 2 or TICK_SECONDS)
@@ -332,7 +344,7 @@ class Keeper:
         changed, problem = await self._applier.apply(cluster, wanted)
         if changed:
             self._dirty.set()
-        await self._tell_scale(cluster)
+        await self._teller.scale(cluster)
         return problem
 
     async def _drain(self, seen: Seen, steps: Plan) -> None:
@@ -356,30 +368,9 @@ class Keeper:
                 await self._api.delete_pod(self._key, pod.name, pod.uid)
                 self._dirty.set()
 
-    # What people see.
-
-    async def _tell_scale(self, cluster: Cluster) -> None:
-        before, self._wanted = self._wanted, cluster.spec.replicas
-        if before is not None and before != self._wanted:
-            await self._api.tell(cluster, "Scaled", f"Scaled {before} → {self._wanted}", warning=False)
-
     async def _tell(
         self, cluster: Cluster, seen: Seen, view: RedisView | None, steps: Plan, problem: Problem | None
     ) -> None:
         status = build_status(cluster, seen, view, steps, problem)
-        if await self._write(cluster, status):
+        if await self._teller.write(cluster, status):
             self._cluster = replace(cluster, status=status)
-
-    async def _write(self, cluster: Cluster, status: Manifest) -> bool:
-        """Write what has changed, counters now and then, and tell people of it. Whether it was written."""
-        self._metrics.degraded.labels(*cluster.key).set(status["conditions"][2]["status"] == "True")
-        now = monotonic()
-        hurry = urgent(cluster.status, status)
-        if not hurry and (status == cluster.status or now - self._written < COUNTERS_SECONDS):
-            return False
-        if hurry:
-            for event in events_of(cluster.status, status):
-                await self._api.tell(cluster, event.reason, event.message, warning=event.warning)
-        await self._api.write_status(cluster, status)
-        self._written = now
-        return True

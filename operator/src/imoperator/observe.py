@@ -10,7 +10,7 @@ from .model import Cluster, Manifest, Pod, Seen, Workload
 from .names import ADOPT_PREFIX, CAUSE, DRAINING_SINCE, FINALIZER, GENERATION, SERVING, TEMPLATE, Key, ordinal_of
 from .spec import parse_spec
 
-__all__ = ["read_cluster", "read_pod", "read_seen", "seconds"]
+__all__ = ["read_bare", "read_cluster", "read_pod", "read_seen", "seconds"]
 
 
 def seconds(stamp: str | None) -> float | None:
@@ -31,6 +31,11 @@ def read_cluster(manifest: Manifest) -> Cluster:
         has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
         status=manifest.get("status") or {},
     )
+
+
+def read_bare(manifest: Manifest) -> Cluster:
+    """An ImCluster of whose spec nothing is asked, e.g. because it can't be read."""
+    return read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
 
 
 def _trouble(status: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from .model import Cluster, Problem, RedisView, Seen
 from .names import selector
 from .rollout import Plan
 
-__all__ = ["COUNTERS_SECONDS", "Event", "build_status", "events_of", "urgent"]
+__all__ = ["COUNTERS_SECONDS", "Event", "build_status", "events_of", "failed_status", "urgent"]
 
 Json = dict[str, Any]
 COUNTERS_SECONDS = 15.0
@@ -54,12 +54,14 @@ def _condition(kind: str, status: bool, reason: str, message: str, cluster: Clus
     }
 
 
-def _servers(seen: Seen, view: RedisView | None) -> list[Json]:
+def _servers(cluster: Cluster, seen: Seen, view: RedisView | None) -> list[Json]:
     topology = view.topology if view else None
     entries = {s.name: (i, s) for i, s in enumerate(topology.servers)} if topology else {}
+    # While Redis does not tell, what it told last.
+    known = {s["name"]: s for s in cluster.status.get("servers", ())} if view is None else {}
     found = []
     for pod in sorted(seen.pods, key=lambda p: p.ordinal):
-        server: Json = {"name": pod.name, "state": "absent"}
+        server: Json = dict(known.get(pod.name, {"name": pod.name, "state": "absent"}))
         if pod.name in entries and topology is not None:
             index, entry = entries[pod.name]
             server |= {"state": entry.state, "url": entry.url, "slots": topology.table.count(index)}
@@ -101,7 +103,7 @@ def build_status(
         "replicas": len(seen.pods),
         "readyReplicas": ready,
         "selector": ",".join(f"{k}={v}" for k, v in selector(cluster.key.name).items()),
-        "servers": _servers(seen, view),
+        "servers": _servers(cluster, seen, view),
     }
     if view is not None and view.topology is not None:
         status["epoch"] = view.topology.epoch
@@ -136,6 +138,16 @@ def build_status(
         _condition("Degraded", problem is not None, degraded.reason, degraded.message, cluster, at),
     ]
     return status
+
+
+def failed_status(cluster: Cluster, at: float, problem: Problem) -> Json:
+    """The status of a cluster that can't be looked after: what was known last, but nothing is promised any more."""
+    return {k: v for k, v in cluster.status.items() if k != "conditions"} | {
+        "conditions": [
+            _condition(kind, kind == "Degraded", problem.reason, problem.message, cluster, at)
+            for kind in ("Ready", "Progressing", "Degraded")
+        ]
+    }
 
 
 def _without_counters(status: Mapping[str, Any]) -> Json:
