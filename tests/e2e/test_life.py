@@ -1,6 +1,7 @@
 # The life of an ImCluster on a real Kubernetes with clients connected: scaling, roll-outs, failures, its end.
 # In each of them nothing that Redis accepted is lost, and nothing comes twice or out of order to a client that resumes.
 
+import re
 import time
 
 import pytest
@@ -281,6 +282,33 @@ def test_drift_is_healed(running):
     running.kubectl("delete", "pdb", "chat", "--wait=true")
     wait_for("the budget", lambda: "poddisruptionbudget" in running.kubectl("get", "pdb", "-o", "name"), 45)
     running.ready()
+
+
+def _applies() -> float:
+    """How often a StatefulSet was applied or patched so far, as the API server counts."""
+    found = re.findall(
+        r'^apiserver_request_total\{.*resource="statefulsets".*subresource="".*verb="(?:APPLY|PATCH)".*\} (\S+)$',
+        kubectl("get", "--raw", "/metrics"),
+        re.MULTILINE,
+    )
+    return sum(map(float, found))
+
+
+def test_what_others_add_to_a_child_stays_and_is_not_fought(running):
+    running.kubectl("set", "env", "sts/chat", "THEIRS=1")
+
+    def rolled() -> bool:
+        return all("THEIRS" in str(p["spec"]["containers"][0]["env"]) for p in running.pods())
+
+    wait_for("both servers with it", rolled, 120)
+    running.ready()
+    before = _applies()
+    assert before > 0
+    # Long enough for a pass each second to show, and for a look of its own without any event.
+    time.sleep(10)
+    assert _applies() - before <= 2
+    running.kubectl("patch", "sts", "chat", "--type=merge", "-p", '{"spec":{"replicas":3}}')
+    wait_for("the right size", lambda: get("sts", "chat", namespace=running.namespace)["spec"]["replicas"] == 2, 20)
 
 
 def test_what_others_have_made_under_its_names_is_left_alone(running):

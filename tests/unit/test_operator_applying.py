@@ -76,9 +76,9 @@ async def test_what_is_right_is_left_alone_and_the_statefulset_goes_last(api, ap
 async def test_an_edit_by_hand_is_undone(api, applier):
     wanted = [child("Service", "chat", a=1)]
     await applier.apply(CLUSTER, wanted)
-    edited = dict(api.live)
-    edited["Service", "chat"] = edited["Service", "chat"] | {"spec": {"a": 2}}
-    applier.observed(edited)
+    live = api.live["Service", "chat"]
+    edited = live | {"spec": {"a": 2}, "metadata": live["metadata"] | {"resourceVersion": "50"}}
+    applier.observed({("Service", "chat"): edited})
     await applier.apply(CLUSTER, wanted)
     assert api.calls.count("apply Service chat") == 2
 
@@ -161,3 +161,38 @@ async def test_a_child_that_lost_its_labels_or_its_owner_is_healed(api, applier)
         api.live["Service", name] = wanted | {"metadata": {k: v for k, v in wanted["metadata"].items() if k != what}}
         assert await applier.apply(CLUSTER, [wanted]) == (True, None)
         assert api.live["Service", name]["metadata"][what] == wanted["metadata"][what]
+
+
+async def test_what_others_have_added_to_a_list_is_not_fought_and_real_drift_is_healed(api, applier, monkeypatch):
+    ours, theirs = {"name": "IM_PORT", "value": "6001"}, {"name": "TZ", "value": "UTC"}
+    wanted, apply = [child("StatefulSet", "chat", replicas=2, env=[ours])], api.apply
+
+    async def keeps_theirs(manifest: dict[str, Any]) -> dict[str, Any]:
+        """As a server-side apply does with what another manager has added to a list with keys."""
+        before = api.live.get(("StatefulSet", "chat"))
+        spec = manifest["spec"] | {"env": [theirs, *manifest["spec"]["env"]]}
+        after: dict[str, Any] = await apply(manifest | {"spec": spec})
+        if before is not None and before["spec"] != spec:
+            api.version += 1
+            after["metadata"]["resourceVersion"] = str(api.version)
+        return after
+
+    monkeypatch.setattr(api, "apply", keeps_theirs)
+    await applier.apply(CLUSTER, wanted)
+    applied = len(api.calls)
+    for _ in range(3):
+        applier.observed(dict(api.live))
+        assert await applier.apply(CLUSTER, wanted) == (False, None)
+    assert len(api.calls) == applied
+    live = api.live["StatefulSet", "chat"]
+    touched = live | {"metadata": live["metadata"] | {"resourceVersion": "77"}}
+    for _ in range(3):
+        applier.observed({("StatefulSet", "chat"): touched})
+        await applier.apply(CLUSTER, wanted)
+        touched = api.live["StatefulSet", "chat"]
+    assert len(api.calls) == applied + 1, "another change of it is looked at once"
+    edited = {"metadata": live["metadata"] | {"resourceVersion": "99"}, "spec": live["spec"] | {"replicas": 5}}
+    api.live["StatefulSet", "chat"] = live | edited
+    applier.observed(dict(api.live))
+    assert await applier.apply(CLUSTER, wanted) == (True, None)
+    assert api.live["StatefulSet", "chat"]["spec"]["replicas"] == 2

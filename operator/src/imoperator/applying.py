@@ -29,6 +29,8 @@ class Applier:
         self._live: dict[tuple[str, str], Manifest] = {}
         # The manifests as the API server writes them: "500m" where the spec says 0.5.
         self._normal: dict[tuple[str, str], Manifest] = {}
+        # The digest and resourceVersion that an apply ended with: what still differs then, an apply does not change.
+        self._settled: dict[tuple[str, str], tuple[str, str | None]] = {}
         self._refused: dict[tuple[str, str], tuple[str, Problem]] = {}
 
     def observed(self, live: dict[tuple[str, str], Manifest]) -> None:
@@ -54,10 +56,12 @@ class Applier:
 
     def _due(self, manifest: Manifest) -> bool:
         at = (manifest["kind"], manifest["metadata"]["name"])
-        refused = self._refused.get(at)
-        if refused is not None and refused[0] == manifest["metadata"]["annotations"][APPLIED]:
+        refused, live, mark = self._refused.get(at), self._live.get(at), manifest["metadata"]["annotations"][APPLIED]
+        if refused is not None and refused[0] == mark:
             return False
-        return drifted(self._live.get(at), manifest, self._normal.get(at))
+        if live is not None and self._settled.get(at) == (mark, live["metadata"].get("resourceVersion")):
+            return False
+        return drifted(live, manifest, self._normal.get(at))
 
     async def _one(self, cluster: Cluster, manifest: Manifest, gate: asyncio.Semaphore) -> bool:
         kind, name = at = manifest["kind"], manifest["metadata"]["name"]
@@ -75,6 +79,8 @@ class Applier:
                 return self._refuse(cluster, manifest, Problem("ApplyFailed", f"{kind} {name}: {error}"))
         self._refused.pop(at, None)
         self._live[at], self._normal[at] = after, normal(manifest, after)
+        mark, version = manifest["metadata"]["annotations"][APPLIED], after["metadata"].get("resourceVersion")
+        self._settled[at] = mark, version
         log.debug("%s: applied %s %s", cluster.key, kind, name)
         return before is None or before["metadata"].get("resourceVersion") != after["metadata"].get("resourceVersion")
 
