@@ -84,9 +84,9 @@ def _budget(cluster: Cluster) -> Manifest:
     }
 
 
-def children(cluster: Cluster, statefulset: Manifest) -> list[Manifest]:
-    """Every child, in the order in which they are applied: what others need comes first."""
-    parts = [_service_account(cluster), _budget(cluster), *routes(cluster), statefulset]
+def children(cluster: Cluster, statefulset: Manifest, ordinals: int) -> list[Manifest]:
+    """Every child, in the order in which they are applied: what others need comes first. `ordinals` as in `reach`."""
+    parts = [_service_account(cluster), _budget(cluster), *routes(cluster, ordinals), statefulset]
     return [owned(cluster, part) for part in parts]
 
 

@@ -25,6 +25,7 @@ from .observe import read_bare, read_cluster, read_seen
 from .patience import Patience
 from .redis import Access, Redis, Taken
 from .rollout import Plan, plan
+from .routes import reach
 from .status import build_status
 from .telling import EXPECTED, Teller, describe
 from .turn import Turn
@@ -73,6 +74,7 @@ class Keeper:
         self._denied = 0.0
         self._admitted: dict[str, str] | None = None
         self._released: dict[str, float] = {}
+        self._reach = 0
         # Few clusters know the kind: it is asked for until none is left that an earlier spec wanted.
         self._may_have_routes = True
         self._teller = Teller(api, metrics)
@@ -337,7 +339,9 @@ class Keeper:
 
     async def _apply(self, cluster: Cluster, seen: Seen, template: Manifest, steps: Plan) -> Problem | None:
         cause = self._cause(cluster, seen, digest(template))
-        wanted = children(cluster, statefulset(cluster, template, cause, steps.replicas, steps.partition))
+        self._reach = reach(cluster, seen, self._reach)
+        work = statefulset(cluster, template, cause, steps.replicas, steps.partition)
+        wanted = children(cluster, work, self._reach)
         if seen.workload is None and not self._held:
             # Servers on a prefix that belongs to others would fence theirs.
             wanted = [m for m in wanted if m["kind"] != "StatefulSet"]
