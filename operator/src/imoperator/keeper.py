@@ -79,6 +79,7 @@ class Keeper:
         self._may_have_routes = True
         self._teller = Teller(api, metrics)
         self._ending = Ending(api)
+        turn.expect(key)
         self.passed = monotonic()
         """When the last pass ended, well or not, on the monotonic clock."""
 
@@ -104,9 +105,11 @@ class Keeper:
                     trace = not isinstance(error, EXPECTED)
                     log.warning("%s: tried again in %.0f s: %s", self._key, backoff, describe(error), exc_info=trace)
                     if failures >= FAILURES:
+                        self._turn.heard(self._key)
                         await self._teller.failed(self._key, error)
                 else:
                     backoff, failures = 0.0, 0
+                    self._turn.heard(self._key)
                     self._metrics.reconcile.labels("ok").inc()
                     if gone:
                         return
@@ -114,6 +117,7 @@ class Keeper:
                     self.passed = monotonic()
                     self._metrics.seconds.observe(self.passed - began)
         finally:
+            self._turn.heard(self._key)
             self._turn.give_back(self._key)
             self._metrics.forget(self._key)
             await self._close()
@@ -309,14 +313,14 @@ class Keeper:
     def _plan(self, cluster: Cluster, seen: Seen, view: RedisView | None, template: str) -> Plan:
         work, turn = seen.workload, True
         # A partition below the replicas: a roll-out is under way, also while the last old pod has just gone.
+        under_way = work is not None and work.partition < work.replicas
         changes = work is not None and (
-            work.template != template
-            or work.partition < work.replicas
-            or any(p.revision != work.update_revision for p in seen.pods)
+            under_way or work.template != template or any(p.revision != work.update_revision for p in seen.pods)
         )
         if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
             # One whose Redis is away can't be rolled and must not keep others waiting. Under way, it keeps the turn.
-            turn = self._turn.take(cluster.key) if view is not None else self._turn.holds(cluster.key)
+            may = view is not None or under_way or self._turn.holds(cluster.key)
+            turn = may and self._turn.take(cluster.key, under_way=under_way)
         elif not changes:
             self._turn.give_back(cluster.key)
         hold = cluster.spec.rollout.paused or not turn
