@@ -25,7 +25,6 @@ class Defaults:
     image: str
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
-    cluster_domain: str = "svc"
 
 
 @dataclass(frozen=True, slots=True)
