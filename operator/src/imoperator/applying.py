@@ -32,10 +32,12 @@ class Applier:
         # The digest and resourceVersion that an apply ended with: what still differs then, an apply does not change.
         self._settled: dict[tuple[str, str], tuple[str, str | None]] = {}
         self._refused: dict[tuple[str, str], tuple[str, Problem]] = {}
+        # The list for which nothing was left to do; the same list is not compared again before the next look.
+        self._calm: Sequence[Manifest] | None = None
 
     def observed(self, live: dict[tuple[str, str], Manifest]) -> None:
         """What the API showed just now of the cluster's own children, by kind and name."""
-        self._live, self._refused = live, {}
+        self._live, self._refused, self._calm = live, {}, None
 
     async def apply(self, cluster: Cluster, wanted: Sequence[Manifest]) -> tuple[bool, Problem | None]:
         """Bring the children to what is wanted. Whether anything was changed, and the first refusal.
@@ -43,6 +45,8 @@ class Applier:
         The StatefulSet goes last: its pods need the others. It is not made while one of their names is taken: no server
         runs under another's ServiceAccount. Raises what the API raises, refusals of an apply apart.
         """
+        if wanted is self._calm:
+            return False, self._first_refusal()
         first = [m for m in wanted if m["kind"] != "StatefulSet" and self._due(m)]
         gate = asyncio.Semaphore(AT_ONCE)
         done = list(await asyncio.gather(*(self._one(cluster, m, gate) for m in first)))
@@ -51,8 +55,11 @@ class Applier:
             if not taken or ("StatefulSet", manifest["metadata"]["name"]) in self._live:
                 done.append(await self._one(cluster, manifest, gate))
         removed = await self._prune(cluster, wanted)
-        refused = [problem for _, problem in self._refused.values()]
-        return any(done) or removed, refused[0] if refused else None
+        self._calm = wanted if not done and not removed else None
+        return any(done) or removed, self._first_refusal()
+
+    def _first_refusal(self) -> Problem | None:
+        return next((problem for _, problem in self._refused.values()), None)
 
     def _due(self, manifest: Manifest) -> bool:
         at = (manifest["kind"], manifest["metadata"]["name"])

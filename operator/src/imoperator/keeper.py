@@ -15,7 +15,7 @@ from imhelper.errors import RedisUnavailableError, TopologyError
 from .access import MissingReference, digests_of, read_access
 from .api import Api
 from .applying import Applier
-from .children import children, whose
+from .children import whose
 from .ending import Ending
 from .fleet import next_topology
 from .metrics import Metrics
@@ -24,12 +24,12 @@ from .names import CAUSE_OTHER, CAUSE_SPEC, DRAINING_SINCE, SERVING, Key, select
 from .observe import read_bare, read_cluster, read_seen
 from .patience import Patience
 from .redis import Access, Redis, Taken
+from .rendering import Rendering
 from .rollout import Plan, plan
 from .routes import reach
 from .status import build_status
 from .telling import EXPECTED, Teller, describe
 from .turn import Turn
-from .workload import digest, pod_template, statefulset
 
 __all__ = ["Keeper"]
 
@@ -53,7 +53,8 @@ class Keeper:
         self, api: Api, key: Key, *, instance: str, defaults: Defaults, resync: float, metrics: Metrics, turn: Turn
     ) -> None:
         self._api, self._key = api, key
-        self._instance, self._defaults, self._resync = instance, defaults, resync
+        self._instance, self._resync = instance, resync
+        self._rendering = Rendering(defaults)
         self._metrics, self._turn = metrics, turn
         self._dirty = asyncio.Event()
         self._dirty.set()
@@ -172,8 +173,8 @@ class Keeper:
         if full and not cluster.has_finalizer:
             await self._api.set_finalizer(cluster.key, cluster.uid, True)
             cluster = self._cluster = replace(cluster, has_finalizer=True)
-        template = pod_template(cluster, self._defaults, self._digests)
-        steps = self._plan(cluster, seen, view, digest(template))
+        template = self._rendering.template(cluster, self._digests)
+        steps = self._plan(cluster, seen, view, template)
         failed = None
         # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
         if view is None or self._held:
@@ -341,11 +342,10 @@ class Keeper:
             return work.cause if work is not None and work.cause else CAUSE_SPEC
         return CAUSE_SPEC if cluster.generation > work.generation else CAUSE_OTHER
 
-    async def _apply(self, cluster: Cluster, seen: Seen, template: Manifest, steps: Plan) -> Problem | None:
-        cause = self._cause(cluster, seen, digest(template))
+    async def _apply(self, cluster: Cluster, seen: Seen, template: str, steps: Plan) -> Problem | None:
+        cause = self._cause(cluster, seen, template)
         self._reach = reach(cluster, seen, self._reach)
-        work = statefulset(cluster, template, cause, steps.replicas, steps.partition)
-        wanted = children(cluster, work, self._reach)
+        wanted = self._rendering.children(cluster, cause, steps.replicas, steps.partition, self._reach)
         if seen.workload is None and not self._held:
             # Servers on a prefix that belongs to others would fence theirs.
             wanted = [m for m in wanted if m["kind"] != "StatefulSet"]
