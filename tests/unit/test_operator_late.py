@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imoperator.late import late
 from imoperator.model import Cluster, Pod, Seen, Workload
 from imoperator.names import Key
 from imoperator.observe import read_pod
@@ -62,10 +63,10 @@ def test_a_server_that_fails_at_rest_has_its_time_from_when_it_ceased_to_be_read
         pod(2, ready=True),
     )
     assert conditions(Seen(5060.0, pods, WORK))["Degraded"][0] == "False"
-    late = conditions(Seen(5061.0, pods, WORK))
-    assert late["Degraded"][:2] == ("True", "ServersNotReady")
-    assert late["Degraded"][2] == "chat-1 is not ready after 60 s: CrashLoopBackOff: OOMKilled"
-    assert late["Progressing"][:2] == ("False", "ServersNotReady")
+    found = conditions(Seen(5061.0, pods, WORK))
+    assert found["Degraded"][:2] == ("True", "ServersNotReady")
+    assert found["Degraded"][2] == "chat-1 is not ready after 60 s: CrashLoopBackOff: OOMKilled"
+    assert found["Progressing"][:2] == ("False", "ServersNotReady")
 
 
 def test_the_new_servers_of_a_scale_up_that_never_come_degrade():
@@ -120,6 +121,9 @@ def test_old_servers_that_fail_do_not_speak_while_a_roll_out_replaces_them():
     assert conditions(Seen(510.0, pods, work))["Degraded"][0] == "False"
     held = cluster(rollout={"progressDeadlineSeconds": 60, "paused": True})
     assert conditions(Seen(510.0, pods, work), held)["Degraded"][0] == "True", "nobody replaces them"
+    waiting = Seen(510.0, pods[:3], replace(work, replicas=3))
+    assert late(cluster(), waiting, rolling=False) is not None, "nor while another cluster has the turn"
+    assert late(cluster(), waiting, rolling=True) is None
 
 
 def test_a_drain_of_an_hour_is_no_failure_nor_is_the_moment_after_it():
