@@ -26,7 +26,7 @@ from tests.chart.charts import CHARTS, MAIN, named, objects, of_kind
 from tests.support import docs
 
 ALERTS = ["RedisDown", "ReaderLag", "Gaps", "NearCapacity", "SlowConsumers", "ReconnectStorm"]
-ALERTS += ["RolloutStuck", "OperatorStale", "NoLeader"]
+ALERTS += ["RolloutStuck", "OperatorStale", "ReconcileFailing", "NoLeader"]
 TESTS = Path(__file__).parent / "alerts.yaml"
 RULES_ON = ("--set", "metrics.prometheusRule.enabled=true")
 METRIC = re.compile(r"\bim(?:server|operator)_\w+")

@@ -82,6 +82,7 @@ async def _everything(recorder: Recorder) -> None:
         "set_finalizer": [api.set_finalizer(KEY, "uid", False)],
         "tell": [api.tell(cluster, "Reason", "message", warning=True)],
         "children": [api.children(KEY, routes=True)],
+        "child": [api.child(kind, KEY, "x") for kind in KINDS],
         "apply": [api.apply({"apiVersion": v, "kind": k, "metadata": metadata}) for k, v in KINDS.items()],
         "remove": [api.remove(kind, KEY, "x") for kind in KINDS if api.prunable(kind) or kind == "StatefulSet"],
         "pods": [api.pods(KEY, {})],

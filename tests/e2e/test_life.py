@@ -1,6 +1,7 @@
 # The life of an ImCluster on a real Kubernetes with clients connected: scaling, roll-outs, failures, its end.
 # In each of them nothing that Redis accepted is lost, and nothing comes twice or out of order to a client that resumes.
 
+import re
 import time
 
 import pytest
@@ -213,6 +214,30 @@ def test_a_bad_image_and_its_correction(running, record):
     record(**report, seconds=round(seconds))
 
 
+def test_a_first_start_that_never_comes_is_told_and_so_is_a_server_that_fails_later(stage, release):
+    stage.valkey()
+    stage.imcluster(replicas=2, image="localhost/imserver:there-is-none", rollout={"progressDeadlineSeconds": 10})
+    words = "0 of 2 servers are ready; chat-0: "
+    wait_for("the container's words", lambda: stage.condition("Progressing")["message"].startswith(words), 30, 0.2)
+    assert "there-is-none" in stage.condition("Progressing")["message"]
+    wait_for("RolloutStuck", lambda: stage.condition("Degraded")["reason"] == "RolloutStuck", 60)
+    assert "there-is-none" in stage.condition("Degraded")["message"]
+    (leader,) = release.leaders()
+    degraded = f'imoperator_degraded{{name="chat",namespace="{stage.namespace}"}}'
+    assert release.metric(leader, degraded) == 1, "the alert fires by this"
+    stage.patch({"image": None})
+    stage.ready()
+    assert (stage.condition("Degraded")["status"], release.metric(leader, degraded)) == ("False", 0)
+    image = '{"spec":{"containers":[{"name":"imserver","image":"localhost/imserver:gone"}]}}'
+    stage.kubectl("patch", "pod", "chat-1", "-p", image)
+    wait_for("ServersNotReady", lambda: stage.condition("Degraded")["reason"] == "ServersNotReady", 90)
+    assert stage.condition("Degraded")["message"].startswith("chat-1 is not ready after 10 s: ")
+    assert [s["state"] for s in stage.status()["servers"]] == ["active", "absent"]
+    stage.kubectl("delete", "pod", "chat-1", "--force", "--grace-period=0")
+    stage.ready()
+    assert stage.condition("Degraded")["status"] == "False"
+
+
 def test_a_template_that_changes_in_mid_rollout_kills_no_server_with_clients(running, record):
     running.kubectl("scale", "imc", "chat", "--replicas=3")
     running.ready()
@@ -257,6 +282,84 @@ def test_drift_is_healed(running):
     running.kubectl("delete", "pdb", "chat", "--wait=true")
     wait_for("the budget", lambda: "poddisruptionbudget" in running.kubectl("get", "pdb", "-o", "name"), 45)
     running.ready()
+
+
+def _applies() -> float:
+    """How often a StatefulSet was applied or patched so far, as the API server counts."""
+    found = re.findall(
+        r'^apiserver_request_total\{.*resource="statefulsets".*subresource="".*verb="(?:APPLY|PATCH)".*\} (\S+)$',
+        kubectl("get", "--raw", "/metrics"),
+        re.MULTILINE,
+    )
+    return sum(map(float, found))
+
+
+def test_what_others_add_to_a_child_stays_and_is_not_fought(running):
+    running.kubectl("set", "env", "sts/chat", "THEIRS=1")
+
+    def rolled() -> bool:
+        return all("THEIRS" in str(p["spec"]["containers"][0]["env"]) for p in running.pods())
+
+    wait_for("both servers with it", rolled, 120)
+    running.ready()
+    before = _applies()
+    assert before > 0
+    # Long enough for a pass each second to show, and for a look of its own without any event.
+    time.sleep(10)
+    assert _applies() - before <= 2
+    running.kubectl("patch", "sts", "chat", "--type=merge", "-p", '{"spec":{"replicas":3}}')
+    wait_for("the right size", lambda: get("sts", "chat", namespace=running.namespace)["spec"]["replicas"] == 2, 20)
+
+
+def test_what_others_have_made_under_its_names_is_left_alone(running):
+    labels = {"app": "shop"}
+    spec = {"selector": labels, "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]}
+    running.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": spec},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop"}},
+    )
+    theirs = (
+        "get",
+        "service/shop",
+        "serviceaccount/shop",
+        "-o",
+        "custom-columns=:.metadata.uid,:.metadata.labels,:.spec",
+    )
+    before = running.kubectl(*theirs)
+    running.imcluster("shop", redis={"url": "redis://valkey:6379", "prefix": "shop"})
+    wait_for("NameTaken", lambda: running.condition("Degraded", "shop")["reason"] == "NameTaken", 30)
+    assert "shop is there already" in running.condition("Degraded", "shop")["message"]
+    assert running.pods("shop") == []
+    running.kubectl("delete", "imc", "shop", "--timeout=60s", timeout=70)
+    time.sleep(2)
+    assert running.kubectl(*theirs) == before, "neither was changed, nor did they go with the ImCluster"
+    # An ImCluster that is called as a child of another one.
+    exposure = {"type": "PerPodPath", "host": "chat.example.org", "maxOrdinals": 2}
+    running.patch({"exposure": exposure})
+    wait_for("the Services", lambda: "service/chat-1\n" in running.kubectl("get", "service", "-o", "name"), 30)
+    running.imcluster("chat-1", redis={"url": "redis://valkey:6379", "prefix": "other"})
+    wait_for("NameTaken", lambda: running.condition("Degraded", "chat-1")["reason"] == "NameTaken", 30)
+    assert running.condition("Degraded", "chat-1")["message"].startswith("Service chat-1 belongs to ImCluster chat; ")
+    running.kubectl("delete", "imc", "chat-1", "--timeout=60s", timeout=70)
+    time.sleep(2)
+    running.ready()
+    assert (
+        get("service", "chat-1", namespace=running.namespace)["spec"]["selector"].get("app.kubernetes.io/instance")
+        == "chat"
+    )
+
+
+def test_an_imcluster_that_is_made_again_at_once_waits_for_what_the_old_one_left(running):
+    old = get("sts", "chat", namespace=running.namespace)["metadata"]["uid"]
+    running.kubectl("delete", "imc", "chat", "--wait=true", "--timeout=60s", timeout=70)
+    running.imcluster(replicas=2)
+    running.ready()
+    uid = get("imc", "chat", namespace=running.namespace)["metadata"]["uid"]
+    for kind, name in (("sts", "chat"), ("service", "chat"), ("service", "chat-pods"), ("sa", "chat"), ("pdb", "chat")):
+        owners = get(kind, name, namespace=running.namespace)["metadata"]["ownerReferences"]
+        assert [o["uid"] for o in owners] == [uid], f"{kind} {name}"
+    assert get("sts", "chat", namespace=running.namespace)["metadata"]["uid"] != old
+    assert running.condition("Degraded")["status"] == "False"
 
 
 def test_two_clusters_side_by_side_and_a_prefix_used_twice(running):

@@ -1,11 +1,13 @@
 # What happens to clients while the operator itself is upgraded, killed, blinded or uninstalled: nothing.
 # An operator and a namespace of their own, so that the operator of the other tests stays as it is.
 
+import json
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -197,6 +199,41 @@ def test_all_servers_look_not_ready_even_to_an_operator_that_has_just_begun(rele
     nothing_lost(report)
     assert (report["codes"], report["moves"]) == ({}, 0), "no client moved"
     record(**report, seconds=round(seconds))
+
+
+@contextmanager
+def fewer_rights(stage: Stage, resource: str) -> Iterator[None]:
+    """The operator's Role says nothing of a resource while the block runs."""
+    role = get("role", "e2e-operator", namespace=stage.namespace)
+    rules = [rule for rule in role["rules"] if resource not in rule["resources"]]
+    assert len(rules) == len(role["rules"]) - 1
+
+    def write(kept: list[Json]) -> None:
+        stage.kubectl("patch", "role", "e2e-operator", "--type=merge", "-p", json.dumps({"rules": kept}))
+
+    write(rules)
+    try:
+        yield
+    finally:
+        write(role["rules"])
+
+
+def test_an_operator_without_the_rights_that_it_needs_says_so(running):
+    with fewer_rights(running, "ingresses"):
+        running.imcluster("late", replicas=1, redis={"url": "redis://valkey:6379", "prefix": "late"})
+        for name in ("chat", "late"):
+            wait_for(f"{name} to say it", partial(_says, running, name, "ReconcileFailed"), 90)
+            assert "ingresses.networking.k8s.io is forbidden" in running.condition("Degraded", name)["message"]
+            assert running.condition("Ready", name)["status"] == "False"
+        assert running.status()["readyReplicas"] == 2, "what was known stays"
+    for name in ("chat", "late"):
+        running.ready(name)
+        assert running.condition("Degraded", name)["status"] == "False"
+    running.kubectl("delete", "imc", "late", "--timeout=60s", timeout=70)
+
+
+def _says(stage: Stage, name: str, reason: str) -> bool:
+    return bool(stage.condition("Degraded", name)["reason"] == reason)
 
 
 def test_uninstalling_the_operator_leaves_clusters_alone_and_their_deletion_free(release, running, record):

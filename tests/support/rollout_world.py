@@ -9,6 +9,7 @@ from imhelper.core.topology import ACTIVE, DRAINING, Topology
 from imoperator.fleet import next_topology
 from imoperator.model import Cluster, Pod, RedisView, Seen, Workload
 from imoperator.names import Key
+from imoperator.patience import Patience
 from imoperator.rollout import Plan, plan
 from imoperator.spec import parse_spec
 
@@ -31,6 +32,9 @@ class Machine:
     draining_since: float | None = None
     deleting: bool = False
     broken: bool = False
+    # When its readiness changed last, if it was ready once.
+    changed: float | None = None
+    was_ready: bool = False
 
 
 class World:
@@ -54,6 +58,7 @@ class World:
         self.topology: Topology | None = None
         self.admitted: dict[str, str] = {}
         self.released: dict[str, float] = {}
+        self.patience = Patience()
         self.moves = dict.fromkeys(range(SLOTS), 0)
         self.highest, self.most_slots = 0.0, 0
         self.last = Plan(replicas, replicas)
@@ -98,12 +103,13 @@ class World:
                 deleting_since=self.now if p.deleting else None,
                 serving=p.draining_since is None,
                 draining_since=p.draining_since,
+                changed=p.changed,
             )
             for i, p in sorted(self.pods.items())
         ]
         current = self.applied == self.observed
         work = Workload(self.replicas, self.partition, self.applied, 1, "spec", self.current, self.update, current)
-        return Seen(self.now, tuple(pods), work)
+        return self.patience.note(self.cluster, Seen(self.now, tuple(pods), work))
 
     def view(self) -> RedisView:
         leases = {}
@@ -142,7 +148,7 @@ class World:
     def restart_operator(self, away: int = 0) -> None:
         """Another process takes over after `away` seconds: what it knows is in Kubernetes and Redis."""
         self.no_operator_until = self.now + away
-        self.released = {}
+        self.released, self.patience = {}, Patience()
         known = {s.name for s in self.topology.servers} if self.topology else set()
         self.admitted = {f"c-{i}": p.uid for i, p in self.pods.items() if f"c-{i}" in known}
 
@@ -214,6 +220,9 @@ class World:
             self.now += 1
             for i in [i for i, p in self.pods.items() if p.deleting]:
                 del self.pods[i]
+            for i, pod in self.pods.items():
+                if self.ready(i) != pod.was_ready:
+                    pod.was_ready, pod.changed = not pod.was_ready, self.now
             if self.now > self.no_operator_until:
                 self.operate()
             if self.now > self.no_controller_until:

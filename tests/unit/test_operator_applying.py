@@ -36,6 +36,10 @@ class FakeApi:
         self.live[kind, name] = found
         return found
 
+    async def child(self, kind: str, _: Key, name: str) -> dict[str, Any] | None:
+        self.calls.append(f"ask {kind} {name}")
+        return self.live.get((kind, name))
+
     async def remove(self, kind: str, key: Key, name: str) -> None:
         self.calls.append(f"remove {kind} {name}")
         del self.live[kind, name]
@@ -62,20 +66,21 @@ def applier(api: FakeApi) -> Applier:
 async def test_what_is_right_is_left_alone_and_the_statefulset_goes_last(api, applier):
     wanted = [child("StatefulSet", "chat", replicas=2), child("Service", "chat", a=1)]
     assert await applier.apply(CLUSTER, wanted) == (True, None)
-    assert api.calls == ["apply Service chat", "apply StatefulSet chat"]
+    made = ["ask Service chat", "apply Service chat", "ask StatefulSet chat", "apply StatefulSet chat"]
+    assert api.calls == made
     applier.observed(dict(api.live))
     assert await applier.apply(CLUSTER, wanted) == (False, None)
-    assert len(api.calls) == 2
+    assert api.calls == made
 
 
 async def test_an_edit_by_hand_is_undone(api, applier):
     wanted = [child("Service", "chat", a=1)]
     await applier.apply(CLUSTER, wanted)
-    edited = dict(api.live)
-    edited["Service", "chat"] = edited["Service", "chat"] | {"spec": {"a": 2}}
-    applier.observed(edited)
+    live = api.live["Service", "chat"]
+    edited = live | {"spec": {"a": 2}, "metadata": live["metadata"] | {"resourceVersion": "50"}}
+    applier.observed({("Service", "chat"): edited})
     await applier.apply(CLUSTER, wanted)
-    assert api.calls == ["apply Service chat"] * 2
+    assert api.calls.count("apply Service chat") == 2
 
 
 async def test_a_refusal_is_told_until_it_is_over_and_asked_again_only_after_a_look(api, applier):
@@ -101,3 +106,93 @@ async def test_what_is_one_too_many_goes_unless_it_is_somebody_elses(api, applie
     assert changed
     assert [call for call in api.calls if call.startswith("remove")] == ["remove Service chat-5"]
     assert (await applier.apply(CLUSTER, [child("Service", "chat")]))[0] is False
+
+
+def theirs(kind: str, name: str, **metadata: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "namespace": "ns", "resourceVersion": "7"} | metadata}
+
+
+def controlled(kind: str, name: str) -> list[dict[str, Any]]:
+    return [{"kind": kind, "name": name, "uid": "another", "controller": True}]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({}, "is there already and not of this ImCluster's"),
+        ({"ownerReferences": controlled("Deployment", "app")}, "belongs to Deployment app"),
+        ({"ownerReferences": controlled("ImCluster", "chat-0")}, "belongs to ImCluster chat-0"),
+        # Ours by its labels, but of the ImCluster that was deleted.
+        (
+            {"ownerReferences": controlled("ImCluster", "chat"), "labels": child("Service", "x")["metadata"]["labels"]},
+            "is left of an earlier ImCluster of this name; its removal is waited for",
+        ),
+    ],
+)
+async def test_what_belongs_to_others_is_left_alone_and_no_server_begins_beside_it(api, applier, metadata, words):
+    app = api.live["Service", "chat"] = theirs("Service", "chat", **metadata)
+    wanted = [child("ServiceAccount", "chat"), child("Service", "chat"), child("StatefulSet", "chat", replicas=2)]
+    changed, problem = await applier.apply(CLUSTER, wanted)
+    assert changed and problem is not None
+    assert problem.reason == "NameTaken" and problem.message.startswith(f"Service chat {words}")
+    assert api.live["Service", "chat"] is app
+    assert [call for call in api.calls if call.startswith("apply")] == ["apply ServiceAccount chat"]
+    del api.live["Service", "chat"]
+    applier.observed(dict(api.live))
+    assert await applier.apply(CLUSTER, wanted) == (True, None)
+    assert api.calls[-1] == "apply StatefulSet chat"
+
+
+async def test_servers_that_run_go_on_when_a_further_name_is_taken(api, applier):
+    work = child("StatefulSet", "chat", replicas=2)
+    await api.apply(work)
+    applier.observed(dict(api.live))
+    api.live["Service", "chat-9"] = theirs("Service", "chat-9")
+    changed, problem = await applier.apply(
+        CLUSTER, [child("Service", "chat-9"), child("StatefulSet", "chat", replicas=3)]
+    )
+    assert changed and problem is not None and problem.reason == "NameTaken"
+    assert api.live["StatefulSet", "chat"]["spec"] == {"replicas": 3}
+
+
+async def test_a_child_that_lost_its_labels_or_its_owner_is_healed(api, applier):
+    for name, what in (("chat", "labels"), ("chat-pods", "ownerReferences")):
+        wanted = child("Service", name)
+        api.live["Service", name] = wanted | {"metadata": {k: v for k, v in wanted["metadata"].items() if k != what}}
+        assert await applier.apply(CLUSTER, [wanted]) == (True, None)
+        assert api.live["Service", name]["metadata"][what] == wanted["metadata"][what]
+
+
+async def test_what_others_have_added_to_a_list_is_not_fought_and_real_drift_is_healed(api, applier, monkeypatch):
+    ours, theirs = {"name": "IM_PORT", "value": "6001"}, {"name": "TZ", "value": "UTC"}
+    wanted, apply = [child("StatefulSet", "chat", replicas=2, env=[ours])], api.apply
+
+    async def keeps_theirs(manifest: dict[str, Any]) -> dict[str, Any]:
+        """As a server-side apply does with what another manager has added to a list with keys."""
+        before = api.live.get(("StatefulSet", "chat"))
+        spec = manifest["spec"] | {"env": [theirs, *manifest["spec"]["env"]]}
+        after: dict[str, Any] = await apply(manifest | {"spec": spec})
+        if before is not None and before["spec"] != spec:
+            api.version += 1
+            after["metadata"]["resourceVersion"] = str(api.version)
+        return after
+
+    monkeypatch.setattr(api, "apply", keeps_theirs)
+    await applier.apply(CLUSTER, wanted)
+    applied = len(api.calls)
+    for _ in range(3):
+        applier.observed(dict(api.live))
+        assert await applier.apply(CLUSTER, wanted) == (False, None)
+    assert len(api.calls) == applied
+    live = api.live["StatefulSet", "chat"]
+    touched = live | {"metadata": live["metadata"] | {"resourceVersion": "77"}}
+    for _ in range(3):
+        applier.observed({("StatefulSet", "chat"): touched})
+        await applier.apply(CLUSTER, wanted)
+        touched = api.live["StatefulSet", "chat"]
+    assert len(api.calls) == applied + 1, "another change of it is looked at once"
+    edited = {"metadata": live["metadata"] | {"resourceVersion": "99"}, "spec": live["spec"] | {"replicas": 5}}
+    api.live["StatefulSet", "chat"] = live | edited
+    applier.observed(dict(api.live))
+    assert await applier.apply(CLUSTER, wanted) == (True, None)
+    assert api.live["StatefulSet", "chat"]["spec"]["replicas"] == 2

@@ -10,10 +10,10 @@ import pytest
 from imhelper.errors import SettingError
 from imoperator.access import qualified
 from imoperator.children import children, covers, drifted, normal
-from imoperator.model import Cluster, Defaults, Ref
+from imoperator.model import Cluster, Defaults, Pod, Ref, Seen
 from imoperator.names import APPLIED, Key
 from imoperator.observe import read_cluster, read_pod, read_seen
-from imoperator.routes import server_url
+from imoperator.routes import reach, server_url
 from imoperator.settings import load_settings
 from imoperator.spec import parse_spec
 from imoperator.workload import digest, pod_template, references, references_of, statefulset
@@ -25,8 +25,9 @@ def cluster(**spec: Any) -> Cluster:
     return Cluster(Key("shop", "chat"), "uid-1", 3, parse_spec({"replicas": 3, "redis": {"url": "redis://r"}} | spec))
 
 
-def manifests(at: Cluster) -> dict[tuple[str, str], dict[str, Any]]:
-    found = children(at, statefulset(at, pod_template(at, DEFAULTS, {}), "spec", 3, 3))
+def manifests(at: Cluster, seen: Seen | None = None, before: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+    work = statefulset(at, pod_template(at, DEFAULTS, {}), "spec", 3, 3)
+    found = children(at, work, reach(at, seen or Seen(0.0), before))
     return {(m["kind"], m["metadata"]["name"]): m for m in found}
 
 
@@ -154,6 +155,25 @@ def test_per_pod_path_is_written_for_all_ordinals_at_once():
     assert found["Service", "chat-2"]["spec"]["publishNotReadyAddresses"] is True
     scaled = manifests(cluster(replicas=1, exposure=PER_POD))
     assert scaled["Ingress", "chat"] == found["Ingress", "chat"]
+
+
+@pytest.mark.parametrize("kind", ["Service", "HTTPRoute"])
+def test_fewer_ordinals_take_no_way_from_pods_that_are_still_there(kind):
+    """Pods 2 and 3 still hold clients when maxOrdinals falls from 4 to 2: nothing changes until both are gone."""
+    gateway = {"gateway": {"parentRefs": [{"name": "g"}]}} if kind == "HTTPRoute" else {}
+    before, at = (cluster(replicas=2, exposure=PER_POD | gateway | {"maxOrdinals": n}) for n in (4, 2))
+    pods = tuple(Pod(f"chat-{i}", i, f"u{i}", "r", 0.0, ready=True) for i in range(4))
+
+    def ways(seen: Seen, known: int) -> dict[tuple[str, str], Any]:
+        found = manifests(at, seen, known)
+        return {k: m["spec"] for k, m in found.items() if k[0] in (kind, "Ingress")}
+
+    old = {k: m["spec"] for k, m in manifests(before).items() if k[0] in (kind, "Ingress")}
+    known = reach(before, Seen(0.0, pods), 0)
+    assert ways(Seen(0.0, pods), known) == old
+    assert ways(Seen(0.0, pods[:4:3]), known) == old, "the Ingress is written once, not for each pod that goes"
+    assert (kind, "chat-3") in ways(Seen(0.0, pods), 0), "an operator that begins keeps the pods' own ways"
+    assert (kind, "chat-3") not in ways(Seen(0.0, pods[:3]), known)
 
 
 def test_a_gateway_gets_one_route_a_pod_and_no_ingress():

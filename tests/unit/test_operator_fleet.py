@@ -187,8 +187,8 @@ def test_a_gap_in_what_was_seen_starts_the_time_again():
 
 def test_one_cluster_at_a_time_has_the_turn():
     turn, a, b = Turn(), Key("ns", "a"), Key("ns", "b")
-    assert turn.take(a) and turn.take(a) and not turn.take(b)
+    assert turn.take(a, under_way=False) and turn.take(a, under_way=False) and not turn.take(b, under_way=False)
     turn.give_back(b)
-    assert not turn.take(b)
+    assert not turn.take(b, under_way=False)
     turn.give_back(a)
-    assert turn.take(b)
+    assert turn.take(b, under_way=False)

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from imoperator import keeper as keepers
+from imoperator.ending import Ending
 from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
 from imoperator.model import Cluster, Defaults, Pod, RedisView, Ref, Seen, Workload
 from imoperator.names import CAUSE_OTHER, FINALIZER, Key
+from imoperator.observe import read_cluster
 from imoperator.redis import Taken
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
@@ -35,6 +38,12 @@ class FakeApi:
     async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
         self.asked.append(routes)
         return self.live if routes else {}
+
+    async def child(self, kind: str, _: Key, name: str) -> dict[str, Any] | None:
+        return self.live.get((kind, name))
+
+    async def remove(self, kind: str, _: Key, name: str) -> None:
+        del self.live[kind, name]
 
     async def pods(self, *_: Any) -> list[dict[str, Any]]:
         return []
@@ -196,15 +205,18 @@ def upgraded() -> Seen:
 
 
 def planned(turn: Turn, seen: Seen, view: RedisView | None, kept: Keeper | None = None) -> Plan:
+    """What the keeper plans, once every other cluster was heard of."""
     cluster = Cluster(KEY, "uid", 1, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}}))
-    return (kept or keeper(None, turn=turn))._plan(cluster, seen, view, "new")
+    kept = kept or keeper(None, turn=turn)
+    turn.heard(KEY)
+    return kept._plan(cluster, seen, view, "new")
 
 
 def test_who_cant_reach_redis_does_not_keep_the_others_from_their_turn(upgraded):
     turn = Turn()
     steps = planned(turn, upgraded, None)
     assert (steps.replicas, steps.rolling) == (2, False), "nothing is begun that could not be finished"
-    assert turn.take(OTHER)
+    assert turn.take(OTHER, under_way=False)
 
 
 def test_a_roll_out_under_way_keeps_its_turn_while_redis_is_away(upgraded):
@@ -212,7 +224,7 @@ def test_a_roll_out_under_way_keeps_its_turn_while_redis_is_away(upgraded):
     kept = keeper(None, turn=turn)
     assert planned(turn, upgraded, RedisView(None, {}), kept).rolling
     assert planned(turn, upgraded, None, kept).rolling
-    assert not turn.take(OTHER)
+    assert not turn.take(OTHER, under_way=False)
 
 
 def test_the_turn_is_kept_while_the_last_old_pod_is_gone_and_its_successor_not_there(upgraded):
@@ -220,4 +232,47 @@ def test_the_turn_is_kept_while_the_last_old_pod_is_gone_and_its_successor_not_t
     new = tuple(replace(upgraded.pods[1], ordinal=i, name=f"chat-{i}", revision="new") for i in (1, 2))
     under_way = replace(upgraded, pods=new, workload=replace(upgraded.workload, replicas=3, partition=0))
     assert planned(turn, under_way, RedisView(None, {})).rolling
-    assert not turn.take(OTHER)
+    assert not turn.take(OTHER, under_way=False)
+
+
+@pytest.mark.parametrize("owner", ["uid", "another"])
+async def test_the_end_of_an_imcluster_removes_no_statefulset_of_others(owner):
+    api = FakeApi(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[FINALIZER])
+    assert api.manifest is not None
+    owners = [{"kind": "ImCluster", "name": "chat", "uid": owner, "controller": True}]
+    api.live["StatefulSet", "chat"] = {"metadata": {"name": "chat", "ownerReferences": owners}}
+    deleted = read_cluster(api.manifest | {"spec": {"redis": {"url": "redis://r"}}})
+    ending = Ending(api)  # type: ignore[arg-type]
+    assert not await ending.step(deleted, Seen(deleted.deleting_at or 0.0), None, None, foreign=False)
+    assert list(api.live) == ([] if owner == "uid" else [("StatefulSet", "chat")])
+
+
+@pytest.mark.parametrize("view", [RedisView(None, {}), None], ids=["with Redis", "without"])
+def test_after_a_restart_the_turn_is_for_the_one_that_is_in_mid_rollout(upgraded, view):
+    turn = Turn()
+    mine, others = keeper(None, turn=turn), keeper(None, turn=turn)
+    turn.expect(OTHER)
+    assert planned(turn, upgraded, RedisView(None, {}), others).rolling is False, "not before all were heard of"
+    half = tuple(replace(p, revision="new" if p.ordinal else "old") for p in upgraded.pods)
+    under_way = replace(upgraded, pods=half, workload=replace(upgraded.workload, replicas=3, partition=1))
+    assert planned(turn, under_way, view, mine).rolling
+    turn.heard(OTHER)
+    assert not turn.take(OTHER, under_way=False)
+
+
+async def test_a_keeper_whose_passes_fail_does_not_keep_the_others_from_their_turn(monkeypatch):
+    monkeypatch.setattr(keepers, "BACKOFF_MOST", 0.01)
+    turn, api = Turn(), FakeApi()
+    kept, failed = keeper(api, turn=turn), 0
+    assert not turn.take(OTHER, under_way=False)
+
+    async def one_pass() -> bool:
+        nonlocal failed
+        failed += 1
+        if failed > 3:
+            return turn.take(OTHER, under_way=False)
+        raise OSError("no route")
+
+    monkeypatch.setattr(kept, "_pass", one_pass)
+    await kept.run()
+    assert failed == 4

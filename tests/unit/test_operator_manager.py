@@ -93,3 +93,65 @@ async def test_the_probes_fail_while_there_are_problems():
             assert "imoperator_leader 0.0" in (await client.get("/metrics")).text
     finally:
         await runner.cleanup()
+
+
+class Listing:
+    """Lists what it is told to, and counts."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.listed, self.failing = 0, False
+
+    async def clusters(self, _: Any) -> list[dict[str, Any]]:
+        self.listed += 1
+        if self.failing:
+            raise OSError("no route")
+        return self.items
+
+
+async def test_without_any_imcluster_the_api_is_left_alone_between_the_resyncs(leading, clock):
+    api = leading._api = Listing()
+    leading._keepers.clear()
+
+    async def awake() -> None:
+        """As when the Lease was renewed."""
+        leading._elector.tried = leading._elector._renewed = clock.now
+        leading._changed.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    task = asyncio.get_running_loop().create_task(leading._lead())
+    try:
+        for _ in range(5):
+            await awake()
+        assert api.listed == 1
+        leading._mark(Key("ns", "new"))
+        await awake()
+        assert api.listed == 2, "one that is seen to come is listed at once"
+        clock.now += 30
+        await awake()
+        assert api.listed == 3
+        api.failing, clock.now = True, clock.now + 30
+        for _ in range(2):
+            await awake()
+        api.failing = False
+        for _ in range(3):
+            await awake()
+        assert api.listed == 6, "a list that failed is asked for again at once, and then no more"
+        leading._elector._renewed = float("-inf")
+        leading._changed.set()
+        await asyncio.sleep(0)
+        await awake()
+        assert api.listed == 7, "who leads again knows nothing"
+    finally:
+        task.cancel()
+
+
+async def test_one_that_is_made_again_at_once_is_looked_for_when_its_predecessor_is_gone(leading):
+    leading._keepers.clear()
+    key = Key("ns", "chat")
+    ended = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    leading._tasks[key], leading._keepers[key] = ended, Passed()
+    await ended
+    leading._ended(key, ended)
+    assert leading._keepers == {} and leading._unknown.is_set() and leading._changed.is_set()

@@ -7,11 +7,11 @@ import pytest
 
 from imhelper.core.leases import Lease
 from imhelper.core.topology import ACTIVE, ServerEntry, Topology
-from imoperator.model import Cluster, Pod, RedisView, Seen
+from imoperator.model import Cluster, Pod, Problem, RedisView, Seen
 from imoperator.names import Key
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
-from imoperator.status import Event, Problem, build_status, events_of, urgent
+from imoperator.status import Event, build_status, events_of, urgent
 
 CLUSTER = Cluster(Key("ns", "chat"), "uid", 5, parse_spec({"replicas": 2, "redis": {"url": "redis://r"}}))
 PAUSED = replace(CLUSTER, spec=parse_spec({"replicas": 2, "redis": {"url": "redis://r"}, "rollout": {"paused": True}}))

@@ -169,6 +169,17 @@ class Api:
                     raise
         return found
 
+    async def child(self, kind: str, key: Key, name: str) -> Manifest | None:
+        """The object of a name, whoever it belongs to. A list: who may list the children needs no further right."""
+        fields: dict[str, Any] = {"metadata.name": name}
+        try:
+            async for item in self._client.list(_KINDS[kind], namespace=key.namespace, fields=fields):
+                return _plain(item)
+        except httpx2.HTTPStatusError as error:
+            if not _unknown_kind(error):
+                raise
+        return None
+
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply of one child, forced: what the operator sets is the operator's."""
         kind, metadata = manifest["kind"], manifest["metadata"]

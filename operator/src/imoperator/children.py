@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from .model import Cluster, Manifest
-from .names import API_VERSION, APPLIED, KIND, labels, selector
+from .names import API_VERSION, APPLIED, INSTANCE, KIND, MANAGED_BY, MANAGER, labels, selector
 from .routes import routes
 from .workload import digest
 
-__all__ = ["children", "covers", "drifted", "normal", "owned", "owner"]
+__all__ = ["children", "covers", "drifted", "normal", "owned", "owner", "whose"]
 
 
 def owner(cluster: Cluster) -> Manifest:
@@ -23,6 +23,26 @@ def owner(cluster: Cluster) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": False,
     }
+
+
+def whose(cluster: Cluster, live: Manifest) -> str:
+    """What keeps this ImCluster from writing over a live object; nothing when it is its own child.
+
+    Its own is what names it as owner, whatever labels that has lost; and what carries the labels of its children and
+    has no owner: so does a child whose reference somebody removed, or that was orphaned on purpose.
+    """
+    owners = live["metadata"].get("ownerReferences") or ()
+    if any(o.get("uid") == cluster.uid for o in owners):
+        return ""
+    other = next((o for o in owners if o.get("controller")), None)
+    if other is not None and (other.get("kind"), other.get("name")) == (KIND, cluster.key.name):
+        return "is left of an earlier ImCluster of this name; its removal is waited for"
+    if other is not None:
+        return f"belongs to {other.get('kind')} {other.get('name')}; one of the two needs another name"
+    marks = live["metadata"].get("labels") or {}
+    if (marks.get(INSTANCE), marks.get(MANAGED_BY)) == (cluster.key.name, MANAGER):
+        return ""
+    return "is there already and not of this ImCluster's; one of the two needs another name"
 
 
 def owned(cluster: Cluster, manifest: Manifest) -> Manifest:
@@ -64,9 +84,9 @@ def _budget(cluster: Cluster) -> Manifest:
     }
 
 
-def children(cluster: Cluster, statefulset: Manifest) -> list[Manifest]:
-    """Every child, in the order in which they are applied: what others need comes first."""
-    parts = [_service_account(cluster), _budget(cluster), *routes(cluster), statefulset]
+def children(cluster: Cluster, statefulset: Manifest, ordinals: int) -> list[Manifest]:
+    """Every child, in the order in which they are applied: what others need comes first. `ordinals` as in `reach`."""
+    parts = [_service_account(cluster), _budget(cluster), *routes(cluster, ordinals), statefulset]
     return [owned(cluster, part) for part in parts]
 
 

@@ -11,6 +11,7 @@ from imhelper.core.topology import DRAINING, ServerEntry
 from imhelper.errors import RedisUnavailableError
 
 from .api import Api
+from .children import whose
 from .model import Cluster, RedisView, Seen
 from .redis import Redis, Taken
 from .workload import END_SECONDS
@@ -56,7 +57,9 @@ class Ending:
             return True
         if redis is not None and view is not None:
             await self._send_nobody_here(view, redis)
-        await self._api.remove("StatefulSet", cluster.key, cluster.key.name)
+        work = await self._api.child("StatefulSet", cluster.key, cluster.key.name)
+        if work is not None and not whose(cluster, work):
+            await self._api.remove("StatefulSet", cluster.key, cluster.key.name)
         limit = (cluster.deleting_at or seen.at) + cluster.spec.drain.timeout_seconds + 2 * END_SECONDS
         if seen.pods and seen.at < limit:
             return False

@@ -10,23 +10,27 @@ from dataclasses import replace
 from time import monotonic
 
 from imhelper.core.topology import ACTIVE, Topology
-from imhelper.errors import ImError, RedisUnavailableError, SettingError
+from imhelper.errors import RedisUnavailableError, SettingError, TopologyError
 
 from .access import MissingReference, digests_of, read_access
-from .api import UNANSWERED, Api
+from .api import Api
 from .applying import Applier
-from .children import children
+from .children import whose
 from .ending import Ending
 from .fleet import next_topology
 from .metrics import Metrics
-from .model import Cluster, Defaults, Manifest, RedisView, Ref, Seen
+from .model import Cluster, Defaults, Manifest, Problem, RedisView, Ref, Seen
 from .names import CAUSE_OTHER, CAUSE_SPEC, DRAINING_SINCE, SERVING, Key, selector
-from .observe import read_cluster, read_seen
+from .observe import read_bare, read_cluster, read_seen
+from .patience import Patience
 from .redis import Access, Redis, Taken
+from .rendering import Rendering
 from .rollout import Plan, plan
-from .status import COUNTERS_SECONDS, Problem, build_status, events_of, urgent
+from .routes import reach
+from .status import build_status
+from .telling import EXPECTED, Teller, describe
 from .turn import Turn
-from .workload import digest, pod_template, references_of, statefulset
+from .workload import references_of
 
 __all__ = ["Keeper"]
 
@@ -37,6 +41,8 @@ TICK_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
 BACKOFF_MOST = 30.0
 REDIS_BACKOFF_MOST = 10.0
+# So many passes that fail in a row are told in the status: the API server may be away for a moment.
+FAILURES = 3
 # How long an earlier process of this operator may hold the prefix; its right runs out well before.
 PATIENCE_SECONDS = 30.0
 
@@ -48,7 +54,8 @@ class Keeper:
         self, api: Api, key: Key, *, instance: str, defaults: Defaults, resync: float, metrics: Metrics, turn: Turn
     ) -> None:
         self._api, self._key = api, key
-        self._instance, self._defaults, self._resync = instance, defaults, resync
+        self._instance, self._resync = instance, resync
+        self._rendering = Rendering(defaults)
         self._metrics, self._turn = metrics, turn
         self._dirty = asyncio.Event()
         self._dirty.set()
@@ -57,6 +64,7 @@ class Keeper:
         self._again, self._pause = float("inf"), 0.0
         self._cluster: Cluster | None = None
         self._seen: Seen | None = None
+        self._patience = Patience()
         self._applier = Applier(api)
         self._digests: dict[Ref, str] = {}
         self._references = ""
@@ -69,11 +77,12 @@ class Keeper:
         self._denied = 0.0
         self._admitted: dict[str, str] | None = None
         self._released: dict[str, float] = {}
+        self._reach = 0
         # Few clusters know the kind: it is asked for until none is left that an earlier spec wanted.
         self._may_have_routes = True
-        self._wanted: int | None = None
-        self._written = float("-inf")
+        self._teller = Teller(api, metrics)
         self._ending = Ending(api)
+        turn.expect(key)
         self.passed = monotonic()
         """When the last pass ended, well or not, on the monotonic clock."""
 
@@ -83,7 +92,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep the cluster until it is gone, or until cancelled."""
-        backoff = 0.0
+        backoff, failures = 0.0, 0
         try:
             while True:
                 await self._wait(backoff)
@@ -94,12 +103,16 @@ class Keeper:
                     # Whatever it was, the other clusters go on, and this one is tried again.
                     backoff = min(BACKOFF_MOST, backoff * 2 or TICK_SECONDS)
                     self._dirty.set()
+                    failures += 1
                     self._metrics.reconcile.labels("error").inc()
-                    expected = isinstance(error, (*UNANSWERED, ImError))
-                    text = f"{type(error).__name__}: {error}"
-                    log.warning("%s: tried again in %.0f s: %s", self._key, backoff, text, exc_info=not expected)
+                    trace = not isinstance(error, EXPECTED)
+                    log.warning("%s: tried again in %.0f s: %s", self._key, backoff, describe(error), exc_info=trace)
+                    if failures >= FAILURES:
+                        self._turn.heard(self._key)
+                        await self._teller.failed(self._key, error)
                 else:
-                    backoff = 0.0
+                    backoff, failures = 0.0, 0
+                    self._turn.heard(self._key)
                     self._metrics.reconcile.labels("ok").inc()
                     if gone:
                         return
@@ -107,6 +120,7 @@ class Keeper:
                     self.passed = monotonic()
                     self._metrics.seconds.observe(self.passed - began)
         finally:
+            self._turn.heard(self._key)
             self._turn.give_back(self._key)
             self._metrics.forget(self._key)
             await self._close()
@@ -152,7 +166,7 @@ class Keeper:
         cluster, seen = self._cluster, self._seen
         if cluster is None or seen is None:
             return False
-        seen = replace(seen, at=time.time())
+        seen = self._patience.note(cluster, replace(seen, at=time.time()))
         view, redis_problem = await self._look_at_redis(cluster, seen)
         problem = problem or redis_problem
         if cluster.deleting_at is not None:
@@ -161,8 +175,8 @@ class Keeper:
         if full and not cluster.has_finalizer:
             await self._api.set_finalizer(cluster.key, cluster.uid, True)
             cluster = self._cluster = replace(cluster, has_finalizer=True)
-        template = pod_template(cluster, self._defaults, self._digests, self._references)
-        steps = self._plan(cluster, seen, view, digest(template))
+        template = self._rendering.template(cluster, self._digests, self._references)
+        steps = self._plan(cluster, seen, view, template)
         failed = None
         # While another process holds the prefix for this very ImCluster, what it decides must not be undone here.
         if view is None or self._held:
@@ -196,6 +210,11 @@ class Keeper:
         wants_routes = cluster.spec.exposure.gateway is not None
         live = await self._api.children(key, routes=wants_routes or self._may_have_routes)
         self._may_have_routes = wants_routes or any(kind == "HTTPRoute" for kind, _ in live)
+        work = ("StatefulSet", key.name)
+        if work not in live and (found := await self._api.child("StatefulSet", key, key.name)) is not None:
+            # Its size must not be forgotten because somebody took its labels away.
+            live[work] = found
+        live = {at: manifest for at, manifest in live.items() if not whose(cluster, manifest)}
         self._applier.observed(live)
         pods = await self._api.pods(key, selector(key.name))
         self._cluster, self._seen = cluster, read_seen(key, time.time(), pods, live)
@@ -214,12 +233,15 @@ class Keeper:
         """A spec that this release can't read: say so, touch nothing; if the ImCluster is to go, let it go."""
         self._cluster = None
         self._looked = monotonic()
-        bare = read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
+        bare = read_bare(manifest)
         if bare.deleting_at is not None:
             await self._ending.let_go(bare, f"the spec can't be used: {why}")
             return
         log.error("%s: the spec can't be used: %s", self._key, why)
-        await self._write(bare, build_status(bare, Seen(time.time()), None, None, Problem("InvalidSpec", why)))
+        # Its servers go on: who scales by the status must not see that there are none.
+        pods = await self._api.pods(self._key, selector(self._key.name))
+        seen = read_seen(self._key, time.time(), pods, {})
+        await self._teller.write(bare, build_status(bare, seen, None, None, Problem("InvalidSpec", why)))
 
     # Redis.
 
@@ -247,6 +269,11 @@ class Keeper:
             self._held = False
             self._redis_next = monotonic() + REDIS_BACKOFF_MOST
             self._redis_problem = Problem("PrefixInUse", str(error))
+            return None, self._redis_problem
+        except TopologyError as error:
+            # As if Redis were away: nothing is drained, and a deletion leaves the keys to who can read them.
+            self._redis_next = monotonic() + REDIS_BACKOFF_MOST
+            self._redis_problem = Problem("TopologyUnreadable", str(error))
             return None, self._redis_problem
         except RedisUnavailableError as error:
             self._redis_wait = min(REDIS_BACKOFF_MOST, self._redis_wait * 2 or TICK_SECONDS)
@@ -293,14 +320,14 @@ class Keeper:
     def _plan(self, cluster: Cluster, seen: Seen, view: RedisView | None, template: str) -> Plan:
         work, turn = seen.workload, True
         # A partition below the replicas: a roll-out is under way, also while the last old pod has just gone.
+        under_way = work is not None and work.partition < work.replicas
         changes = work is not None and (
-            work.template != template
-            or work.partition < work.replicas
-            or any(p.revision != work.update_revision for p in seen.pods)
+            under_way or work.template != template or any(p.revision != work.update_revision for p in seen.pods)
         )
         if changes and work is not None and self._cause(cluster, seen, template) == CAUSE_OTHER:
             # One whose Redis is away can't be rolled and must not keep others waiting. Under way, it keeps the turn.
-            turn = self._turn.take(cluster.key) if view is not None else self._turn.holds(cluster.key)
+            may = view is not None or under_way or self._turn.holds(cluster.key)
+            turn = may and self._turn.take(cluster.key, under_way=under_way)
         elif not changes:
             self._turn.give_back(cluster.key)
         hold = cluster.spec.rollout.paused or not turn
@@ -321,16 +348,17 @@ class Keeper:
             return work.cause if work is not None and work.cause else CAUSE_SPEC
         return CAUSE_SPEC if cluster.generation > work.generation else CAUSE_OTHER
 
-    async def _apply(self, cluster: Cluster, seen: Seen, template: Manifest, steps: Plan) -> Problem | None:
-        cause = self._cause(cluster, seen, digest(template))
-        wanted = children(cluster, statefulset(cluster, template, cause, steps.replicas, steps.partition))
+    async def _apply(self, cluster: Cluster, seen: Seen, template: str, steps: Plan) -> Problem | None:
+        cause = self._cause(cluster, seen, template)
+        self._reach = reach(cluster, seen, self._reach)
+        wanted = self._rendering.children(cluster, cause, steps.replicas, steps.partition, self._reach)
         if seen.workload is None and not self._held:
             # Servers on a prefix that belongs to others would fence theirs.
             wanted = [m for m in wanted if m["kind"] != "StatefulSet"]
         changed, problem = await self._applier.apply(cluster, wanted)
         if changed:
             self._dirty.set()
-        await self._tell_scale(cluster)
+        await self._teller.scale(cluster)
         return problem
 
     async def _drain(self, seen: Seen, steps: Plan) -> None:
@@ -354,30 +382,9 @@ class Keeper:
                 await self._api.delete_pod(self._key, pod.name, pod.uid)
                 self._dirty.set()
 
-    # What people see.
-
-    async def _tell_scale(self, cluster: Cluster) -> None:
-        before, self._wanted = self._wanted, cluster.spec.replicas
-        if before is not None and before != self._wanted:
-            await self._api.tell(cluster, "Scaled", f"Scaled {before} → {self._wanted}", warning=False)
-
     async def _tell(
         self, cluster: Cluster, seen: Seen, view: RedisView | None, steps: Plan, problem: Problem | None
     ) -> None:
         status = build_status(cluster, seen, view, steps, problem)
-        if await self._write(cluster, status):
+        if await self._teller.write(cluster, status):
             self._cluster = replace(cluster, status=status)
-
-    async def _write(self, cluster: Cluster, status: Manifest) -> bool:
-        """Write what has changed, counters now and then, and tell people of it. Whether it was written."""
-        self._metrics.degraded.labels(*cluster.key).set(status["conditions"][2]["status"] == "True")
-        now = monotonic()
-        hurry = urgent(cluster.status, status)
-        if not hurry and (status == cluster.status or now - self._written < COUNTERS_SECONDS):
-            return False
-        if hurry:
-            for event in events_of(cluster.status, status):
-                await self._api.tell(cluster, event.reason, event.message, warning=event.warning)
-        await self._api.write_status(cluster, status)
-        self._written = now
-        return True

@@ -45,6 +45,8 @@ class Manager:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._unknown = asyncio.Event()
         self._changed = asyncio.Event()
+        # Whether this replica has listed all clusters since it leads, or since that failed.
+        self._listed = False
         self._tried = monotonic()
         self._failed: list[str] = []
         self._watcher: Watcher | None = None
@@ -117,18 +119,20 @@ class Manager:
             self._metrics.leader.set(self._elector.leading)
             if not self._elector.leading:
                 await self._drop_all()
+                self._listed = False
                 continue
-            due = not self._keepers or monotonic() - self._tried >= self._settings.resync_seconds
+            due = not self._listed or monotonic() - self._tried >= self._settings.resync_seconds
             if due or self._unknown.is_set():
                 self._unknown.clear()
-                await self._resync()
+                self._listed = await self._resync()
 
-    async def _resync(self) -> None:
+    async def _resync(self) -> bool:
+        """Keep what is not kept yet. Whether the clusters could be listed."""
         try:
             found = await self._api.clusters(self._settings.watch_namespaces)
         except UNANSWERED as error:
             log.warning("the ImClusters could not be listed: %s", error)
-            return
+            return False
         finally:
             self._tried = monotonic()
         self._metrics.resync.set(time.time())
@@ -139,6 +143,7 @@ class Manager:
             going = metadata.get("deletionTimestamp") and FINALIZER not in (metadata.get("finalizers") or ())
             if key not in self._keepers and not going:
                 self._keep(key)
+        return True
 
     def _keep(self, key: Key) -> None:
         keeper = self._keepers[key] = Keeper(
@@ -164,6 +169,9 @@ class Manager:
             self._failed.append(f"the keeper of {key} has failed")
         else:
             log.info("%s is gone", key)
+            # Perhaps another one of its name is there already, whose first events the keeper that ended has had.
+            self._unknown.set()
+            self._changed.set()
 
     async def _drop_all(self) -> None:
         tasks = list(self._tasks.values())

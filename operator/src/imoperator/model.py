@@ -13,7 +13,7 @@ from imhelper.core.topology import Topology
 from .names import Key
 from .spec import Spec
 
-__all__ = ["Cluster", "Defaults", "Manifest", "Pod", "RedisView", "Ref", "Seen", "Workload"]
+__all__ = ["Cluster", "Defaults", "Manifest", "Pod", "Problem", "RedisView", "Ref", "Seen", "Workload"]
 
 Manifest = dict[str, Any]
 
@@ -27,7 +27,6 @@ class Defaults:
     run_as_user: int | None = field(default=10001, kw_only=True)
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
-    cluster_domain: str = "svc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,10 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod. Times are seconds since 1970. `trouble` is what its container says about why it does not run."""
+    """One pod. Times are seconds since 1970. `trouble` is what its container says about why it does not run.
+
+    `changed` is when `ready` became what it is; None for one that never was ready.
+    """
 
     name: str
     ordinal: int
@@ -68,6 +70,15 @@ class Pod:
     draining_since: float | None = None
     trouble: str = ""
     finished: bool = False
+    changed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a cluster is not as it should be: one word for programs, a sentence for people."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +97,18 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the API showed at one time, in seconds since 1970."""
+    """What the API showed at one time, in seconds since 1970.
+
+    `absent` tells since when an ordinal of the StatefulSet has no pod, `without_url` since when a pod that is ready
+    has no URL, as the operator has seen it.
+    """
 
     at: float
     pods: tuple[Pod, ...] = ()
     workload: Workload | None = None
     node_ports: Mapping[str, int] = field(default_factory=dict)
+    absent: Mapping[int, float] = field(default_factory=dict)
+    without_url: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

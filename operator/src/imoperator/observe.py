@@ -10,7 +10,7 @@ from .model import Cluster, Manifest, Pod, Seen, Workload
 from .names import ADOPT_PREFIX, CAUSE, DRAINING_SINCE, FINALIZER, GENERATION, SERVING, TEMPLATE, Key, ordinal_of
 from .spec import parse_spec
 
-__all__ = ["read_cluster", "read_pod", "read_seen", "seconds"]
+__all__ = ["read_bare", "read_cluster", "read_pod", "read_seen", "seconds"]
 
 
 def seconds(stamp: str | None) -> float | None:
@@ -33,6 +33,11 @@ def read_cluster(manifest: Manifest) -> Cluster:
     )
 
 
+def read_bare(manifest: Manifest) -> Cluster:
+    """An ImCluster of whose spec nothing is asked, e.g. because it can't be read."""
+    return read_cluster(manifest | {"spec": {"redis": {"url": "redis://unknown"}}})
+
+
 def _trouble(status: Mapping[str, Any]) -> str:
     """The last words of the pod's containers, or why it is not scheduled."""
     for container in status.get("containerStatuses") or ():
@@ -53,6 +58,19 @@ def _trouble(status: Mapping[str, Any]) -> str:
     return ""
 
 
+def _changed(conditions: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """When the pod became ready, or ceased to be; None when it never was ready.
+
+    Before that its Ready is false from the moment in which its node took it, as is Initialized at the latest.
+    """
+    ready, begun = conditions.get("Ready"), conditions.get("Initialized")
+    since = seconds(ready.get("lastTransitionTime")) if ready else None
+    if ready is None or since is None or ready.get("status") == "True":
+        return since
+    start = seconds(begun.get("lastTransitionTime")) if begun and begun.get("status") == "True" else None
+    return since if start is not None and since > start + 1 else None
+
+
 def read_pod(name: str, manifest: Manifest) -> Pod | None:
     """A pod of the cluster `name`; None when its name is none of the StatefulSet's."""
     metadata, status = manifest["metadata"], manifest.get("status") or {}
@@ -60,7 +78,7 @@ def read_pod(name: str, manifest: Manifest) -> Pod | None:
     if ordinal is None:
         return None
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
     since = annotations.get(DRAINING_SINCE, "")
     return Pod(
         name=metadata["name"],
@@ -68,12 +86,13 @@ def read_pod(name: str, manifest: Manifest) -> Pod | None:
         uid=metadata["uid"],
         revision=labels.get("controller-revision-hash", ""),
         created=seconds(metadata["creationTimestamp"]) or 0.0,
-        ready=conditions.get("Ready") == "True",
+        ready=conditions.get("Ready", {}).get("status") == "True",
         deleting_since=seconds(metadata.get("deletionTimestamp")),
         serving=labels.get(SERVING) == "true",
         draining_since=float(since) if since.replace(".", "", 1).isdigit() else None,
         trouble=_trouble(status),
         finished=status.get("phase") in ("Succeeded", "Failed"),
+        changed=_changed(conditions),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from imhelper.core.topology import ACTIVE, DRAINING
 
+from .late import complaint
 from .model import Cluster, Pod, RedisView, Seen, Workload
-from .room import enough_serve, overdue, waits_for
+from .room import enough_serve, waits_for
 
 __all__ = ["Plan", "drained", "plan"]
 
@@ -217,15 +218,7 @@ def _roll(look: _Look, active: set[int], target: int, replicas: int, leaving: se
         for p in free
         if p.deleting_since is None and p.name in done and now - look.released.get(p.uid, now) > REPLACE_SECONDS
     }
-    stuck = _stuck(look.cluster, look.seen, pending)
+    complaints = (complaint(look.cluster, look.seen, ordinal) for ordinal in reversed(pending))
+    stuck = next(filter(None, complaints), "")
     count = look.kept_outdated
     return Plan(replicas, partition, frozenset(leaving), frozenset(late), True, blocks, count, waiting, stuck)
-
-
-def _stuck(cluster: Cluster, seen: Seen, pending: list[int]) -> str:
-    """Why a new server does not come, once it had the time that the spec gives it; else nothing."""
-    deadline = cluster.spec.rollout.progress_deadline_seconds
-    for pod in reversed(seen.pods):
-        if pod.ordinal in pending and not pod.ready and overdue(cluster, seen, pod):
-            return f"{pod.name} is not ready after {deadline} s: {pod.trouble or 'it says nothing'}"
-    return ""

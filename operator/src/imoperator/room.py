@@ -18,7 +18,8 @@ def overdue(cluster: Cluster, seen: Seen, pod: Pod) -> bool:
     limit = cluster.spec.rollout.progress_deadline_seconds
     if pod.deleting_since is not None:
         return seen.at - pod.deleting_since > limit + cluster.spec.drain.timeout_seconds
-    return seen.at - pod.created > limit
+    # One that was ready has its time from when it ceased to be.
+    return seen.at - (pod.changed or pod.created) > limit
 
 
 def enough_serve(view: RedisView | None, wanted: int) -> bool:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .model import Cluster, Manifest
+from .model import Cluster, Manifest, Seen
 from .names import COMPONENT, SERVING, headless, pod_name, selector
 from .spec import IN_CLUSTER, PER_POD_PATH, SHARED, Exposure
 from .workload import PORT
 
-__all__ = ["node_port_service", "routes", "server_url"]
+__all__ = ["node_port_service", "reach", "routes", "server_url"]
 
 PER_POD = "per-pod"
 
@@ -34,9 +34,15 @@ def _typed(exposure: Exposure) -> Manifest:
     return spec
 
 
-def _ordinals(cluster: Cluster) -> range:
-    """Every ordinal that may come to be, those of a roll-out included."""
-    return range(cluster.spec.exposure.max_ordinals + cluster.spec.rollout.max_surge)
+def reach(cluster: Cluster, seen: Seen, before: int) -> int:
+    """How many ordinals PerPodPath is written for: every one that may come to be, those of a roll-out included.
+
+    While there are pods beyond that, since the spec was changed, it stays what it was `before`: they hold clients, and
+    an Ingress that is written once for all of them cuts the others' WebSockets once at most.
+    """
+    most = cluster.spec.exposure.max_ordinals + cluster.spec.rollout.max_surge
+    highest = max((p.ordinal + 1 for p in seen.pods), default=0)
+    return max(most, highest, before) if highest > most else most
 
 
 def _path(cluster: Cluster) -> str:
@@ -46,7 +52,7 @@ def _path(cluster: Cluster) -> str:
     return f"/{key.namespace}/{key.name}" if exposure.type == PER_POD_PATH else ""
 
 
-def _services(cluster: Cluster) -> list[Manifest]:
+def _services(cluster: Cluster, ordinals: range) -> list[Manifest]:
     name, exposure = cluster.key.name, cluster.spec.exposure
     per_pod = exposure.type == PER_POD_PATH
     found = [
@@ -64,7 +70,7 @@ def _services(cluster: Cluster) -> list[Manifest]:
         ),
     ]
     if per_pod:
-        for ordinal in _ordinals(cluster):
+        for ordinal in ordinals:
             pod = pod_name(name, ordinal)
             chosen = selector(name) | {"statefulset.kubernetes.io/pod-name": pod}
             spec = _typed(exposure) | {"publishNotReadyAddresses": True, "selector": chosen, "ports": [_port()]}
@@ -72,7 +78,7 @@ def _services(cluster: Cluster) -> list[Manifest]:
     return found
 
 
-def _ingress(cluster: Cluster) -> Manifest:
+def _ingress(cluster: Cluster, ordinals: range) -> Manifest:
     name, exposure = cluster.key.name, cluster.spec.exposure
 
     def backend(path: str, service: str) -> Manifest:
@@ -83,7 +89,7 @@ def _ingress(cluster: Cluster) -> Manifest:
         }
 
     if exposure.type == PER_POD_PATH:
-        paths = [backend(f"{_path(cluster)}/{i}", pod_name(name, i)) for i in _ordinals(cluster)]
+        paths = [backend(f"{_path(cluster)}/{i}", pod_name(name, i)) for i in ordinals]
     else:
         paths = [backend(_path(cluster) or "/", name)]
     rule: Manifest = {"http": {"paths": paths}}
@@ -107,13 +113,13 @@ def _ingress(cluster: Cluster) -> Manifest:
     }
 
 
-def _http_routes(cluster: Cluster) -> list[Manifest]:
+def _http_routes(cluster: Cluster, ordinals: range) -> list[Manifest]:
     exposure, found = cluster.spec.exposure, []
     parents: list[dict[str, Any]] = []
     for ref in exposure.gateway.parent_refs if exposure.gateway else ():
         values = {"name": ref.name, "namespace": ref.namespace, "sectionName": ref.section_name}
         parents.append({k: v for k, v in values.items() if v is not None})
-    for ordinal in _ordinals(cluster):
+    for ordinal in ordinals:
         pod = pod_name(cluster.key.name, ordinal)
         rule = {
             "matches": [{"path": {"type": "PathPrefix", "value": f"{_path(cluster)}/{ordinal}"}}],
@@ -128,13 +134,14 @@ def _http_routes(cluster: Cluster) -> list[Manifest]:
     return found
 
 
-def routes(cluster: Cluster) -> list[Manifest]:
-    """The Services and the Ingress or HTTPRoutes that the exposure asks for."""
-    exposure, found = cluster.spec.exposure, _services(cluster)
+def routes(cluster: Cluster, ordinals: int) -> list[Manifest]:
+    """The Services and the Ingress or HTTPRoutes that the exposure asks for, the pods' own for so many `ordinals`."""
+    exposure, every = cluster.spec.exposure, range(ordinals)
+    found = _services(cluster, every)
     if exposure.gateway is not None:
-        found.extend(_http_routes(cluster))
+        found.extend(_http_routes(cluster, every))
     elif exposure.type == PER_POD_PATH or (exposure.type == SHARED and exposure.ingress_class_name is not None):
-        found.append(_ingress(cluster))
+        found.append(_ingress(cluster, every))
     return found
 
 

@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .model import Cluster, RedisView, Seen
+from .late import late, worst
+from .model import Cluster, Problem, RedisView, Seen
 from .names import selector
 from .rollout import Plan
 
-__all__ = ["COUNTERS_SECONDS", "Event", "Problem", "build_status", "events_of", "urgent"]
+__all__ = ["COUNTERS_SECONDS", "Event", "build_status", "events_of", "failed_status", "urgent"]
 
 Json = dict[str, Any]
 COUNTERS_SECONDS = 15.0
 # Old servers that are all there and serve: nothing is being changed.
 _HELD = ("Paused", "Waiting")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a cluster is not as it should be: one word for programs, a sentence for people."""
-
-    reason: str
-    message: str
+# Told by Degraded alone: clients stay connected, and the servers are there.
+_STILL_READY = ("RedisUnavailable", "NoUrl")
+# What was to come has had its time: nothing is going on any more.
+_OVER = ("RolloutStuck", "ServersNotReady")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +54,14 @@ def _condition(kind: str, status: bool, reason: str, message: str, cluster: Clus
     }
 
 
-def _servers(seen: Seen, view: RedisView | None) -> list[Json]:
+def _servers(cluster: Cluster, seen: Seen, view: RedisView | None) -> list[Json]:
     topology = view.topology if view else None
     entries = {s.name: (i, s) for i, s in enumerate(topology.servers)} if topology else {}
+    # While Redis does not tell, what it told last.
+    known = {s["name"]: s for s in cluster.status.get("servers", ())} if view is None else {}
     found = []
     for pod in sorted(seen.pods, key=lambda p: p.ordinal):
-        server: Json = {"name": pod.name, "state": "absent"}
+        server: Json = dict(known.get(pod.name, {"name": pod.name, "state": "absent"}))
         if pod.name in entries and topology is not None:
             index, entry = entries[pod.name]
             server |= {"state": entry.state, "url": entry.url, "slots": topology.table.count(index)}
@@ -76,14 +75,15 @@ def _servers(seen: Seen, view: RedisView | None) -> list[Json]:
 def _progressing(cluster: Cluster, seen: Seen, plan: Plan, ready: int) -> Problem | None:
     """What is being changed now, or None when all is at rest."""
     wanted, have = cluster.spec.replicas, len(seen.pods)
+    trouble = f"; {text}" if (text := worst(seen)) else ""
     if plan.rolling:
         reason = "Paused" if cluster.spec.rollout.paused else "RollingOut"
         waits = f"; {plan.waiting}" if plan.waiting else ""
-        return Problem(reason, f"{plan.outdated} of {wanted} servers still run the old template{waits}")
+        return Problem(reason, f"{plan.outdated} of {wanted} servers still run the old template{waits}{trouble}")
     if have > wanted:
         return Problem("ScalingDown", f"{have} servers run, {wanted} are wanted; {plan.waiting or 'the others leave'}")
     if have < wanted or ready < wanted:
-        return Problem("Starting", f"{ready} of {wanted} servers are ready")
+        return Problem("Starting", f"{ready} of {wanted} servers are ready{trouble}")
     if plan.outdated:
         told = f"{plan.outdated} of {wanted} servers still run the old template"
         if cluster.spec.rollout.paused:
@@ -103,17 +103,17 @@ def build_status(
         "replicas": len(seen.pods),
         "readyReplicas": ready,
         "selector": ",".join(f"{k}={v}" for k, v in selector(cluster.key.name).items()),
-        "servers": _servers(seen, view),
+        "servers": _servers(cluster, seen, view),
     }
     if view is not None and view.topology is not None:
         status["epoch"] = view.topology.epoch
         status["connections"] = sum(lease.connections for lease in view.leases.values())
     else:
         status |= {k: old[k] for k in ("epoch", "connections") if k in old}
-    if problem is None and plan is not None and plan.stuck:
-        problem = Problem("RolloutStuck", plan.stuck)
+    if problem is None and plan is not None:
+        problem = Problem("RolloutStuck", plan.stuck) if plan.stuck else late(cluster, seen, rolling=plan.rolling)
     moving = _progressing(cluster, seen, plan, ready) if plan is not None else None
-    stuck = problem is not None and problem.reason == "RolloutStuck"
+    stuck = problem is not None and problem.reason in _OVER
     if problem is not None:
         readiness = Problem(problem.reason, problem.message)
     elif moving is not None:
@@ -122,8 +122,7 @@ def build_status(
         readiness = Problem("Ready", f"{ready} servers are ready")
     all_ready = plan is not None and ready == len(seen.pods) == cluster.spec.replicas
     at_rest = moving is None or moving.reason in _HELD
-    # Redis being away is told by Degraded: clients stay connected, and the servers are there.
-    is_ready = all_ready and at_rest and (problem is None or problem.reason == "RedisUnavailable")
+    is_ready = all_ready and at_rest and (problem is None or problem.reason in _STILL_READY)
     if is_ready and problem is not None:
         readiness = Problem("Ready", f"{ready} servers are ready, but {problem.message}")
     elif is_ready and moving is not None:
@@ -139,6 +138,16 @@ def build_status(
         _condition("Degraded", problem is not None, degraded.reason, degraded.message, cluster, at),
     ]
     return status
+
+
+def failed_status(cluster: Cluster, at: float, problem: Problem) -> Json:
+    """The status of a cluster that can't be looked after: what was known last, but nothing is promised any more."""
+    return {k: v for k, v in cluster.status.items() if k != "conditions"} | {
+        "conditions": [
+            _condition(kind, kind == "Degraded", problem.reason, problem.message, cluster, at)
+            for kind in ("Ready", "Progressing", "Degraded")
+        ]
+    }
 
 
 def _without_counters(status: Mapping[str, Any]) -> Json:

@@ -30,6 +30,8 @@ class Watcher:
 
     def __init__(self, namespaces: Sequence[str], loop: asyncio.AbstractEventLoop, mark: Callable[[Key], None]) -> None:
         self._namespaces, self._loop, self._mark = tuple(namespaces), loop, mark
+        # What was seen last of each ImCluster, its status apart.
+        self._known: dict[tuple[str | None, str | None], tuple[str, ...]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self.failure: BaseException | None = None
@@ -72,8 +74,9 @@ class Watcher:
         def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
             return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-        def changed_cluster(namespace: str | None, name: str | None, **_: Any) -> None:
-            self._tell(namespace, name)
+        def changed_cluster(type: str | None, meta: Mapping[str, Any], **_: Any) -> None:
+            if self._changes(type, meta):
+                self._tell(meta.get("namespace"), meta.get("name"))
 
         def changed_child(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
             self._tell(namespace, labels.get(INSTANCE))
@@ -83,6 +86,17 @@ class Watcher:
         for resource in CHILDREN:
             kopf.on.event(*resource, registry=registry, labels=_OURS)(changed_child)
         return registry
+
+    def _changes(self, event: str | None, meta: Mapping[str, Any]) -> bool:
+        """Whether an event tells of more than a status, which the keeper has written itself."""
+        key = meta.get("namespace"), meta.get("name")
+        if event == "DELETED":
+            self._known.pop(key, None)
+            return True
+        names = ("uid", "generation", "deletionTimestamp", "annotations", "finalizers")
+        found = tuple(repr(meta.get(name)) for name in names)
+        before, self._known[key] = self._known.get(key), found
+        return found != before
 
     def _tell(self, namespace: str | None, name: str | None) -> None:
         if namespace and name and not self._loop.is_closed():

@@ -36,10 +36,12 @@ def references(spec: Spec) -> list[Ref]:
         ref = spec.redis.url_from.secret_key_ref
         found.add(Ref("Secret", ref.name, ref.key))
     for entry in spec.pod_template.env:
-        source = entry.get("valueFrom") or {}
+        source = entry.get("valueFrom")
         for field, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
-            if field in source:
-                found.add(Ref(kind, str(source[field].get("name", "")), str(source[field].get("key", ""))))
+            # The CRD lets anything through here; what is no reference is refused with the pod template.
+            at = source.get(field) if isinstance(source, Mapping) else None
+            if isinstance(at, Mapping) and at.get("name") and at.get("key"):
+                found.add(Ref(kind, str(at["name"]), str(at["key"])))
     return sorted(found)
 
 
