@@ -123,7 +123,7 @@ async def test_a_table_that_another_release_has_written_is_told_and_keeps_nothin
     kept = keeper(FakeApi())
 
     class Redis:
-        async def hold(self, adopt: bool) -> bool:
+        async def hold(self, **_: bool) -> bool:
             return True
 
         async def view(self, *_: Any) -> None:

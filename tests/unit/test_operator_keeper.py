@@ -16,7 +16,7 @@ from imoperator.redis import Taken
 from imoperator.rollout import Plan
 from imoperator.spec import parse_spec
 from imoperator.turn import Turn
-from imoperator.workload import pod_template, statefulset
+from imoperator.workload import digest, pod_template, statefulset
 
 KEY, OTHER = Key("ns", "chat"), Key("ns", "other")
 UNREADABLE = {"redis": {"url": "redis://r"}, "replicas": "many"}
@@ -137,17 +137,17 @@ async def test_servers_are_left_as_they_are_while_a_secret_is_missing():
         async def tell(self, *_: Any, **__: Any) -> None:
             pass
 
-    async def apply(_: Cluster, __: Seen, template: dict[str, Any], ___: Plan) -> None:
+    async def apply(_: Cluster, __: Seen, template: str, ___: Plan) -> None:
         applied.append(template)
 
-    applied: list[dict[str, Any]] = []
+    applied: list[str] = []
     api = Api(finalizers=[FINALIZER])
     assert api.manifest is not None
     api.manifest["spec"] = spec
     kept = keeper(api)
     kept._apply = apply  # type: ignore[assignment]
     assert not await kept._pass()
-    assert applied == [before]
+    assert applied == [digest(before)]
     assert api.manifest["status"]["conditions"][2]["reason"] == "SecretMissing"
 
 
