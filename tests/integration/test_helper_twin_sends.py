@@ -36,6 +36,17 @@ async def test_many_receivers_each_once(twin):
     assert sorted(receivers) == sorted(names)
 
 
+async def test_very_many_receivers_with_receipts_are_one_message_however_it_is_repeated(twin):
+    names = [f"client-{i}" for i in range(1100)]
+    for receivers in (names, names[::-1], names[700:703]):
+        await twin("send_message", "ann", receivers, "hello", True, idempotency_key="k")
+    [(sender, receivers, chan, message)] = twin.sent()
+    assert (sender, chan, message) == ("ann", None, "hello")
+    assert sorted(receivers) == sorted(names)
+    if twin.boot is None:
+        assert twin.helper.sent[0].receipt
+
+
 async def test_no_receivers_is_no_message(twin):
     assert await twin("send_message", "ann", [], "hello")
     assert twin.sent() == []

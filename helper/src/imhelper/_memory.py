@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._backend.common import Arg, Call
@@ -53,6 +53,8 @@ class Memory:
         self._sockets: dict[str, list[str]] = {}
         self._chans: dict[str, set[str]] = {}
         self._markers: dict[str, float] = {}
+        # Of sends in parts: who has the message.
+        self._parts: dict[str, set[str]] = {}
         self._events: list[tuple[int, str, str, str]] = []
         self._last_event = 0
         self._cursors: dict[tuple[str, str], int] = {}
@@ -111,6 +113,7 @@ class Memory:
     def _accept(self, message_id: str, life: str) -> bool:
         now = time.monotonic()
         self._markers = {i: end for i, end in self._markers.items() if end > now}
+        self._parts = {i: had for i, had in self._parts.items() if i in self._markers}
         if message_id in self._markers:
             return False
         self._markers[message_id] = now + int(life) / 1000
@@ -130,10 +133,23 @@ class Memory:
         _home: str,
         *slots_and_receivers: str,
     ) -> int:
-        if not self._accept(message_id, life):
+        if self._accept(message_id, life):
+            self._parts.pop(message_id, None)
+            if receipt == "2":
+                self._parts[message_id] = set()
+        elif message_id not in self._parts:
             return 0
         receivers = tuple(r for names in slots_and_receivers[1::2] for r in names.split("\n"))
-        self.sent.append(Sent(message_id, sender, receivers, None, _decoded(kind, payload), receipt == "1"))
+        had = self._parts.get(message_id)
+        if had is not None:
+            # One of several calls for one send: they are one message to all of their receivers.
+            receivers = tuple(r for r in receivers if r not in had)
+            had.update(receivers)
+            for at, earlier in enumerate(self.sent):
+                if earlier.id == message_id:
+                    self.sent[at] = replace(earlier, receivers=earlier.receivers + receivers)
+                    return 1
+        self.sent.append(Sent(message_id, sender, receivers, None, _decoded(kind, payload), receipt != "0"))
         return 1
 
     def _do_send_chan(
