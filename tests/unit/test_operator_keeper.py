@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from imoperator import keeper as keepers
+from imoperator.children import owned
 from imoperator.ending import Ending
 from imoperator.keeper import Keeper
 from imoperator.metrics import Metrics
@@ -125,7 +126,8 @@ async def test_servers_are_left_as_they_are_while_a_secret_is_missing():
     before = pod_template(
         Cluster(KEY, "uid", 3, parse_spec(spec)), Defaults("imserver:2"), {Ref("Secret", "s", "k"): "digest"}
     )
-    live = statefulset(Cluster(KEY, "uid", 3, parse_spec(spec)), before, "spec", 1, 1)
+    at = Cluster(KEY, "uid", 3, parse_spec(spec))
+    live = owned(at, statefulset(at, before, "spec", 1, 1))
 
     class Api(FakeApi):
         async def children(self, _: Key, *, routes: bool) -> dict[tuple[str, str], dict[str, Any]]:
