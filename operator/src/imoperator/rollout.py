@@ -156,9 +156,10 @@ def _step(look: _Look, active: set[int], target: int, *, rolling: bool) -> Plan:
             break
         replicas -= 1
     leaving, waiting = _too_many(look, target)
-    # A drain that has begun is ended: a server that keeps a part of its clients can't take another's as well.
-    begun = [p for p in look.seen.pods if p.draining_since is not None and p.name not in done]
-    leaving |= {p.name for p in begun if rolling or p in outdated}
+    # A drain that has begun is ended, also while a roll-out is held: a server that keeps a part of its clients can't take
+    # another's as well.
+    if rolling or outdated:
+        leaving |= {p.name for p in look.seen.pods if p.draining_since is not None and p.name not in done}
     blocks = rolling or bool(waiting)
     if look.hold and outdated:
         blocks = enough_serve(look.view, look.cluster.spec.replicas)
