@@ -156,8 +156,8 @@ def _step(look: _Look, active: set[int], target: int, *, rolling: bool) -> Plan:
             break
         replicas -= 1
     leaving, waiting = _too_many(look, target)
-    # A drain that has begun is ended, also while a roll-out is held: a server that keeps a part of its clients can't take
-    # another's as well.
+    # A drain that has begun is ended, also while a roll-out is held: a server that keeps a part of its clients can't
+    # take another's as well.
     if rolling or outdated:
         leaving |= {p.name for p in look.seen.pods if p.draining_since is not None and p.name not in done}
     blocks = rolling or bool(waiting)
