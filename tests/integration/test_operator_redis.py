@@ -107,8 +107,8 @@ class FakeApi:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    async def remove(self, kind: str, _: Key, __: str) -> None:
-        pass
+    async def child(self, *_: object) -> None:
+        return None
 
     async def set_finalizer(self, _: Key, __: str, present: bool) -> None:
         assert not present

@@ -81,7 +81,7 @@ class World:
         self.gaps: list[Socket] = []
         self.acks: list[int] = []
         self.fanout = Fanout(Stats(), {0: b"9."}, lambda: 0.0, self._acked, lambda slot: None)
-        self.replayer = Replayer(self.fanout, self._scan, self._acked, self._gap)
+        self.replayer = Replayer(self.fanout, self._scan, self._acked, self._gap, 65536)
 
     def _acked(self, slot: Slot, client: bytes, lo: int, hi: int) -> None:
         self.acks.append(hi)

@@ -92,7 +92,8 @@ class Hub:
         self.presence = Presence(self)
         self.inquiry = Inquiry(self)
         self.fanout = Fanout(self.stats, self.incarnation, self.clock_ms, self.presence.ack, self._slot_gap)
-        self.replayer = Replayer(self.fanout, self._scan, self.presence.ack, self._gap)
+        largest = settings.max_payload_bytes
+        self.replayer = Replayer(self.fanout, self._scan, self.presence.ack, self._gap, largest)
         # Set by the reader that follows the group of a slot.
         self.wake_reader: Callable[[Slot], None] = lambda slot: None
         self.writes_lost: Callable[[int], None] = lambda group: None

@@ -3,8 +3,10 @@ Pure: fed with what each read brought, for how large entries are is known only a
 
 from __future__ import annotations
 
-__all__ = ["Portion"]
+__all__ = ["ENTRY_BYTES", "Portion"]
 
+# Of an entry beside its payload, about.
+ENTRY_BYTES = 200
 # Of one stream; more would be a reply that one slot has for itself.
 COUNT_MAX = 1000
 # So much more after a read that left something behind: the fewer reads a burst takes, the fewer writes it is.

@@ -15,7 +15,7 @@ from imhelper.core import keys, scripts
 from imhelper.core.position import parse_id
 from imhelper.errors import RedisUnavailableError
 
-from .portion import Portion
+from .portion import ENTRY_BYTES, Portion
 from .question import Question
 from .reign import Reign, failed_over, reign_of
 from .state import Slot
@@ -35,8 +35,7 @@ PAUSE_SECONDS = 0.005
 PAUSE_SECONDS_A_NEWS, PAUSE_SECONDS_LOADED = 0.0002, 0.010
 PAUSE_SECONDS_A_STREAM = 0.00001
 READ_BYTES = 4194304
-# An entry without its payload, about; and after how long without a read much may have come together.
-ENTRY_BYTES = 200
+# After so long without a read much may have come together.
 STALL_SECONDS = 0.5
 CANARY_SECONDS = 1.0
 CANARY_PATIENCE = 4.0

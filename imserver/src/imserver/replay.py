@@ -14,6 +14,7 @@ from imhelper.errors import RedisUnavailableError
 from .entries import Fields, number
 from .fanout import Fanout
 from .gate import Pace
+from .portion import ENTRY_BYTES, Portion
 from .socket import OPEN, Socket
 from .state import Slot
 
@@ -39,7 +40,7 @@ class Replayer:
     the last when they connected: their memberships are as of that one, and a replay alone looks back from there.
 
     `scan(slot, after, upto, count)` reads entries of the log; `gap` is called with a socket whose history is not
-    there any more; `acked` as the fan-out's.
+    there any more; `acked` as the fan-out's. `largest` is the most bytes that a message has.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Replayer:
         scan: Scan,
         acked: Callable[[Slot, bytes, int, int], None],
         gap: Callable[[Socket], None],
+        largest: int,
         workers: int = 4,
     ) -> None:
         self._fanout = fanout
         self._scan = scan
         self._acked = acked
         self._gap = gap
+        self._largest = largest + ENTRY_BYTES
         self._wanted: dict[Slot, None] = {}
         self._running: set[Slot] = set()
         self._signal = asyncio.Semaphore(0)
@@ -92,7 +95,7 @@ class Replayer:
         return [s for s in slot.waiting if s.behind(slot.n) and not s.paused and s.state == OPEN]
 
     async def _feed(self, slot: Slot) -> None:
-        count = 64
+        portion = Portion(CHUNK_BYTES, self._largest)
         while self._ready(slot):
             await asyncio.sleep(self._pace.turn(monotonic()))
             ready = self._ready(slot)
@@ -101,9 +104,10 @@ class Replayer:
             lowest = min(ready, key=lambda s: s.at)
             # A socket that knew the log's end before this server's reader did is fed past the cursor, and waits for it.
             upto = b"+" if any(s.joined > slot.n for s in ready) else slot.id
+            _, count = portion.share(1)
             chunk = await self._scan(slot, lowest.at_id, upto, count)
-            size = sum(len(f[-1]) for _, f in chunk) // max(1, len(chunk)) + 100
-            count = max(8, min(1000, CHUNK_BYTES // size))
+            size = sum(len(f[-1]) + ENTRY_BYTES for _, f in chunk)
+            portion.brought(len(chunk), size, len(chunk) == count, 1)
             ready = [s for s in ready if s in slot.waiting]
             if not chunk:
                 # The log ends before where it must end: it was trimmed to nothing, or lost.
