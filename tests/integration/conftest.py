@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from imhelper import ImHelper
+from imhelper._backend.aio import Link
+from imhelper.core.redis_url import parse_redis_url
 from tests.conftest import _redis_flavours
 from tests.support.cluster import Cluster
+from tests.support.redis_server import RedisServer
 
 _running: list[Cluster] = []
 _LOG_LINES = 40
@@ -42,3 +45,11 @@ async def im(cluster: Cluster) -> AsyncIterator[ImHelper]:
     """The helper on the shared cluster."""
     async with ImHelper(cluster.redis.url) as helper:
         yield helper
+
+
+@pytest.fixture
+async def link(redis_server: RedisServer) -> AsyncIterator[Link]:
+    """A server's way to a Redis of the test's own, for scripts by themselves."""
+    made = Link(parse_redis_url(redis_server.url), prefix="im", timeout=5)
+    yield made
+    await made.close()

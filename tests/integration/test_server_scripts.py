@@ -3,26 +3,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from imhelper._backend.aio import Link
-from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.scripts import load
 from imhelper.core.slots import slot_of
 from imhelper.core.tokens import make_token
 from imserver.recording import record
 
 RETENTION = (10000, 1 << 24, 60000)
-
-
-@pytest.fixture
-async def link(redis_server) -> AsyncIterator[Link]:
-    made = Link(parse_redis_url(redis_server.url), prefix="im", timeout=5)
-    yield made
-    await made.close()
 
 
 class Client:

@@ -2,22 +2,13 @@
 # Counted, never timed; and with enough calls all of it is done, once.
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
 from imhelper._backend.aio import Link
-from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.scripts import load
 
 RETENTION = (10000, 1 << 24, 60000)
-
-
-@pytest.fixture
-async def link(redis_server) -> AsyncIterator[Link]:
-    made = Link(parse_redis_url(redis_server.url), prefix="im", timeout=5)
-    yield made
-    await made.close()
 
 
 async def online(link: Link, names: list[str], chans: int = 0) -> None:

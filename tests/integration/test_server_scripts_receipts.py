@@ -2,27 +2,18 @@
 # Sizes and numbers of entries, never times.
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
 from imhelper import ImHelper
 from imhelper._async import sending
 from imhelper._backend.aio import Link
-from imhelper.core.redis_url import parse_redis_url
 from imhelper.core.scripts import load
 from imhelper.core.slots import slot_of
 from tests.support.boot import Boot
 
 HOME = slot_of("sender", 128)
 RETENTION = (10000, 1 << 24, 60000)
-
-
-@pytest.fixture
-async def link(redis_server) -> AsyncIterator[Link]:
-    made = Link(parse_redis_url(redis_server.url), prefix="im", timeout=5)
-    yield made
-    await made.close()
 
 
 async def receipts(link: Link, slot: int = HOME, group: int = 0) -> list[tuple[bytes, list[bytes], bytes]]:
