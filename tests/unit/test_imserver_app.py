@@ -2,9 +2,11 @@
 # Real processes that are told to end are in tests/integration/test_server_signals.py.
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from imhelper.errors import RedisUnavailableError
 from imserver import app
 from imserver.lease import Fenced
 from imserver.settings import load_settings
@@ -58,3 +60,19 @@ async def test_a_task_that_ends_during_the_drain_ends_the_server(server, error, 
 
     server._start("lease", fail)
     assert await asyncio.wait_for(server._leave(), 20) == status
+
+
+async def test_a_group_that_is_away_keeps_the_goodbye_from_no_other(monkeypatch):
+    server = app.Server(load_settings({"IM_SERVER_NAME": "s0"}))
+    server.hub.groups = 4
+    told: list[tuple[str, int | None]] = []
+
+    async def run(script: Any, group: int | None, *_: object) -> None:
+        if group == 1:
+            raise RedisUnavailableError("its node is away")
+        told.append((script.name, group))
+
+    monkeypatch.setattr(server.link, "eval", run)
+    with pytest.raises(RedisUnavailableError):
+        await server._goodbye()
+    assert told == [("goodbye", 0), ("goodbye", 2), ("goodbye", 3)], "and not that it is gone: the rest is reclaimed"

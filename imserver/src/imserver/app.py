@@ -21,6 +21,7 @@ from imhelper.errors import RedisUnavailableError
 
 from .admin import start_admin
 from .drain import GOING_AWAY, TableDrain, drain, tell_publisher
+from .groups import each
 from .heard import RECEIVE_BYTES, TICK_SECONDS
 from .hub import PATIENCE_SECONDS, Hub
 from .janitor import Janitor
@@ -305,8 +306,7 @@ class Server:
         await asyncio.gather(*beats, return_exceptions=True)
         while not hub.presence.idle:
             await hub.presence.flush()
-        for group in range(hub.groups):
-            await self.link.eval(scripts.load("goodbye"), group, hub.boot)
+        await each(range(hub.groups), lambda group: self.link.eval(scripts.load("goodbye"), group, hub.boot))
         if self.publisher is not None:
             await self.publisher.release()
         await self.link.eval(scripts.load("part"), None, self.settings.server_name, hub.boot)
